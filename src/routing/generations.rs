@@ -1,0 +1,126 @@
+//! Whether a match found earlier still holds, answered without the trie and without its lock.
+//!
+//! A publisher keeps what its topics matched. Were there one generation for all subscriptions, a storm of them
+//! in one corner would empty every such cache. So there is one for each of [`BUCKETS`] groups of first levels,
+//! and one for filters that begin with a wildcard: a topic is concerned by two counters only.
+//!
+//! # Why an equal stamp means an equal match
+//!
+//! A subscriber's thread, holding the trie's write lock, changes the trie and then calls
+//! [`changed`](Generations::changed). A publisher's thread, holding the read lock, takes the
+//! [`stamp`](Generations::stamp) and then matches. No counter moves while the read lock is held, so the stamp
+//! it keeps belongs to exactly the trie it saw. Later it takes a stamp without any lock. Both counters only
+//! grow, and one thread never sees a counter go back, so an equal sum means two equal counters: nothing
+//! visible to this thread concerned the topic. A subscription is visible to it at the latest when its owner
+//! could have told it so, for the counter is moved (release) before the write lock is released, hence before
+//! the SUBACK leaves; the acquire load sees that whenever the SUBACK happened before the publish. If it sees
+//! the counter earlier, it only takes the lock in vain, and waits there for the change.
+
+use crate::topic::{TopicFilter, TopicName};
+use hashbrown::DefaultHashBuilder;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many groups of first levels are told apart: 8 KiB of counters.
+const BUCKETS: usize = 1024;
+
+/// Counts the changes of one trie. Shared by reference; needs no lock.
+#[derive(Debug)]
+pub struct Generations {
+    buckets: Box<[AtomicU64]>,
+    /// Changes of filters that begin with `+` or `#`.
+    wildcards: AtomicU64,
+    hasher: DefaultHashBuilder,
+}
+
+/// The state of the subscriptions that concern one topic. Two stamps of one topic from one [`Generations`] are
+/// equal only if nothing changed in between that could alter what the topic matches; stamps of different
+/// topics must not be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(u64);
+
+impl Generations {
+    /// Nothing has changed yet.
+    pub fn new() -> Self {
+        Self {
+            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            wildcards: AtomicU64::new(0),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// An entry of this filter was added, replaced or removed. To be called after the change, with the trie's
+    /// write lock still held.
+    pub fn changed(&self, filter: &TopicFilter) {
+        let counter = match first_level(filter.as_str()) {
+            "+" | "#" => &self.wildcards,
+            level => self.bucket(level),
+        };
+        counter.fetch_add(1, Ordering::Release);
+    }
+
+    /// The stamp of the topic. To be kept beside a match, it is taken before matching and under the same read
+    /// lock; to be compared with a kept one, it needs no lock.
+    pub fn stamp(&self, topic: &TopicName) -> Stamp {
+        let bucket = self.bucket(first_level(topic.as_str())).load(Ordering::Acquire);
+        // [MQTT-4.7.2-1]: no filter that begins with a wildcard concerns such a topic.
+        let wildcards = if topic.is_system() { 0 } else { self.wildcards.load(Ordering::Acquire) };
+        Stamp(bucket.wrapping_add(wildcards))
+    }
+
+    fn bucket(&self, first_level: &str) -> &AtomicU64 {
+        // The lowest bits of the hash; the remainder is below `BUCKETS`, so the cast loses nothing.
+        &self.buckets[(self.hasher.hash_one(first_level) % BUCKETS as u64) as usize]
+    }
+}
+
+impl Default for Generations {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn first_level(text: &str) -> &str {
+    text.split_once('/').map_or(text, |(first, _)| first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_by_the_topics_it_may_concern() {
+        let generations = Generations::new();
+        for (filter, topic, concerned) in [
+            ("a", "a", true),
+            ("a/b", "a/c", true), // the first level decides
+            ("a/#", "a", true),
+            ("/x", "/y", true),
+            ("#", "a/b", true),
+            ("+/b", "a/b", true),
+            ("#", "$SYS/a", false), // [MQTT-4.7.2-1]
+            ("+/a", "$SYS/a", false),
+            ("$SYS/#", "$SYS/a", true),
+        ] {
+            let filter = TopicFilter::parse(filter).unwrap();
+            let topic = TopicName::parse(topic.as_bytes()).unwrap();
+            let before = generations.stamp(topic);
+            assert_eq!(generations.stamp(topic), before);
+            generations.changed(&filter);
+            assert_eq!(generations.stamp(topic) != before, concerned, "{filter:?} {topic:?}");
+        }
+    }
+
+    #[test]
+    fn a_storm_in_one_corner_leaves_the_others_alone() {
+        let generations = Generations::new();
+        let stamp = |n: u32| generations.stamp(TopicName::parse(format!("t{n}/x").as_bytes()).unwrap());
+        let before: Vec<_> = (0..1000).map(stamp).collect();
+        for n in 0..100_000 {
+            generations.changed(&TopicFilter::parse(&format!("storm/{n}")).unwrap());
+        }
+        let touched = (0..1000).filter(|&n| stamp(n) != before[n as usize]).count();
+        // About one of a thousand shares the bucket by chance; twenty never do.
+        assert!(touched < 20, "{touched}");
+    }
+}
