@@ -87,6 +87,8 @@ fn first_level(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::{Entry, Trie};
+    use proptest::{collection::vec, prelude::*};
 
     #[test]
     fn a_change_is_seen_by_the_topics_it_may_concern() {
@@ -122,5 +124,58 @@ mod tests {
         let touched = (0..1000).filter(|&n| stamp(n) != before[n as usize]).count();
         // About one of a thousand shares the bucket by chance; twenty never do.
         assert!(touched < 20, "{touched}");
+    }
+
+    /// An entry that can be told from the one it replaced.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct Version {
+        session: u8,
+        turn: usize,
+    }
+
+    impl Entry for Version {
+        type Key = u8;
+
+        fn key(&self) -> u8 {
+            self.session
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_equal_stamp_means_an_equal_match(
+            steps in vec(
+                (vec(prop::sample::select(vec!["", "a", "b", "$x", "+"]), 1..4), 0_u8..3, any::<bool>()),
+                1..60,
+            ),
+        ) {
+            let topics = ["a", "b", "/a", "a/b", "a/b/a", "$x", "$x/a", "b//a", "c"];
+            let generations = Generations::new();
+            let mut trie = Trie::new();
+            let look = |trie: &Trie<Version>, topic: &str| {
+                let topic = TopicName::parse(topic.as_bytes()).unwrap();
+                let stamp = generations.stamp(topic);
+                let mut found = Vec::new();
+                trie.for_each_match(topic, |entry| found.push(*entry));
+                found.sort_unstable();
+                (stamp, found)
+            };
+            for (turn, (levels, session, insert)) in steps.into_iter().enumerate() {
+                let Ok(filter) = TopicFilter::parse(&levels.join("/")) else { continue };
+                let before = topics.map(|topic| look(&trie, topic));
+                if insert {
+                    trie.insert(&filter, Version { session, turn });
+                    generations.changed(&filter);
+                } else if let Some(id) = trie.find(&filter)
+                    && trie.remove(id, session).is_some()
+                {
+                    generations.changed(&filter);
+                }
+                for (topic, (stamp, found)) in topics.into_iter().zip(before) {
+                    let (stamp_after, found_after) = look(&trie, topic);
+                    prop_assert!(stamp != stamp_after || found == found_after, "{:?} {:?}", filter, topic);
+                }
+            }
+        }
     }
 }
