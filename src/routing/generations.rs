@@ -9,7 +9,8 @@
 //! A subscriber's thread, holding the trie's write lock, changes the trie and then calls
 //! [`changed`](Generations::changed). A publisher's thread, holding the read lock, takes the
 //! [`stamp`](Generations::stamp) and then matches. No counter moves while the read lock is held, so the stamp
-//! it keeps belongs to exactly the trie it saw. Later it takes a stamp without any lock. Both counters only
+//! it keeps belongs to exactly the trie it saw. Later it asks, without any lock, whether the stamp
+//! [`holds`](Generations::holds). Both counters only
 //! grow, and one thread never sees a counter go back, so an equal sum means two equal counters: nothing
 //! visible to this thread concerned the topic. A subscription is visible to it at the latest when its owner
 //! could have told it so, for the counter is moved (release) before the write lock is released, hence before
@@ -34,10 +35,15 @@ pub struct Generations {
 }
 
 /// The state of the subscriptions that concern one topic. Two stamps of one topic from one [`Generations`] are
-/// equal only if nothing changed in between that could alter what the topic matches; stamps of different
-/// topics must not be compared.
+/// equal only if nothing changed in between that could alter what the topic matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(u64);
+pub struct Stamp {
+    /// Of the counters below.
+    sum: u64,
+    bucket: u16,
+    /// Whether filters that begin with a wildcard concern the topic [MQTT-4.7.2-1].
+    wildcards: bool,
+}
 
 impl Generations {
     /// Nothing has changed yet.
@@ -54,23 +60,31 @@ impl Generations {
     pub fn changed(&self, filter: &TopicFilter) {
         let counter = match first_level(filter.as_str()) {
             "+" | "#" => &self.wildcards,
-            level => self.bucket(level),
+            level => &self.buckets[usize::from(self.bucket(level))],
         };
         counter.fetch_add(1, Ordering::Release);
     }
 
-    /// The stamp of the topic. To be kept beside a match, it is taken before matching and under the same read
-    /// lock; to be compared with a kept one, it needs no lock.
+    /// The stamp of the topic, to be kept beside a match: taken before matching, under the same read lock.
     pub fn stamp(&self, topic: &TopicName) -> Stamp {
-        let bucket = self.bucket(first_level(topic.as_str())).load(Ordering::Acquire);
-        // [MQTT-4.7.2-1]: no filter that begins with a wildcard concerns such a topic.
-        let wildcards = if topic.is_system() { 0 } else { self.wildcards.load(Ordering::Acquire) };
-        Stamp(bucket.wrapping_add(wildcards))
+        let bucket = self.bucket(first_level(topic.as_str()));
+        let wildcards = !topic.is_system();
+        Stamp { sum: self.sum(bucket, wildcards), bucket, wildcards }
     }
 
-    fn bucket(&self, first_level: &str) -> &AtomicU64 {
-        // The lowest bits of the hash; the remainder is below `BUCKETS`, so the cast loses nothing.
-        &self.buckets[(self.hasher.hash_one(first_level) % BUCKETS as u64) as usize]
+    /// Whether the match beside which the stamp was kept still holds: two loads, no lock, no look at the topic.
+    pub fn holds(&self, stamp: Stamp) -> bool {
+        self.sum(stamp.bucket, stamp.wildcards) == stamp.sum
+    }
+
+    fn sum(&self, bucket: u16, wildcards: bool) -> u64 {
+        let bucket = self.buckets[usize::from(bucket)].load(Ordering::Acquire);
+        bucket.wrapping_add(if wildcards { self.wildcards.load(Ordering::Acquire) } else { 0 })
+    }
+
+    fn bucket(&self, first_level: &str) -> u16 {
+        // The remainder is below `BUCKETS`, so the cast loses nothing.
+        (self.hasher.hash_one(first_level) % BUCKETS as u64) as u16
     }
 }
 
@@ -173,6 +187,7 @@ mod tests {
                 }
                 for (topic, (stamp, found)) in topics.into_iter().zip(before) {
                     let (stamp_after, found_after) = look(&trie, topic);
+                    prop_assert_eq!(generations.holds(stamp), stamp == stamp_after);
                     prop_assert!(stamp != stamp_after || found == found_after, "{:?} {:?}", filter, topic);
                 }
             }
