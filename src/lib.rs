@@ -6,4 +6,5 @@
 //! ARCHITECTURE.md has the map, the way of a PUBLISH, and the decisions.
 
 pub mod codec;
+pub mod config;
 pub mod topic;
