@@ -10,12 +10,12 @@
 //! [`changed`](Generations::changed). A publisher's thread, holding the read lock, takes the
 //! [`stamp`](Generations::stamp) and then matches. No counter moves while the read lock is held, so the stamp
 //! it keeps belongs to exactly the trie it saw. Later it asks, without any lock, whether the stamp
-//! [`holds`](Generations::holds). Both counters only
-//! grow, and one thread never sees a counter go back, so an equal sum means two equal counters: nothing
-//! visible to this thread concerned the topic. A subscription is visible to it at the latest when its owner
-//! could have told it so, for the counter is moved (release) before the write lock is released, hence before
-//! the SUBACK leaves; the acquire load sees that whenever the SUBACK happened before the publish. If it sees
-//! the counter earlier, it only takes the lock in vain, and waits there for the change.
+//! [`holds`](Generations::holds). Both counters only grow, and one thread never sees a counter go back, so an
+//! equal sum means two equal counters: nothing visible to this thread concerned the topic. A subscription is
+//! visible to it at the latest when its owner could have told it so, for the counter is moved (release) before
+//! the write lock is released, hence before the SUBACK leaves; the acquire load sees that whenever the SUBACK
+//! happened before the publish. If it sees the counter earlier, it only takes the lock in vain, and waits there
+//! for the change.
 
 use crate::topic::{TopicFilter, TopicName};
 use hashbrown::DefaultHashBuilder;
