@@ -5,6 +5,19 @@
 //! once. Whoever holds a `Config` from [`load`] holds valid values; `server` reads it once at start and gives
 //! each module the section it needs. Durations and sizes are already in std types: nothing below parses text.
 
+mod example;
+mod key;
+mod lines;
+mod listeners;
+mod load;
+mod problem;
+mod table;
+mod units;
+
+pub use example::example;
+pub use load::{Flag, Sources, check_text, load};
+pub use problem::{Fault, Problem, Problems};
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
