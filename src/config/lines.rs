@@ -30,6 +30,9 @@ fn find(text: &str, key: &str) -> Option<usize> {
                     0
                 }
             };
+            if name == key {
+                return Some(index + 1);
+            }
             table = format!("{name}[{number}]");
         } else if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             table = plain(header.0);
@@ -78,6 +81,7 @@ address = "127.0.0.1:1884"
         for (key, line) in [
             ("log.format", Some(2)),
             ("queue.messages", Some(3)),
+            ("listeners", Some(5)),
             ("listeners[0]", Some(5)),
             ("listeners[0].address", Some(6)),
             ("listeners[1]", Some(7)),
@@ -87,7 +91,7 @@ address = "127.0.0.1:1884"
             ("limits.max_packet_size", Some(10)),
             ("limits.outbox_soft", Some(11)),
             ("log.level", None),
-            ("listeners[2].address", None),
+            ("retained.enabled", None),
             ("queue[0]", Some(3)),
         ] {
             assert_eq!(line_of(TEXT, key), line, "{key}");

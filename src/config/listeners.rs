@@ -1,14 +1,15 @@
 //! The `[[listeners]]` of a file: a list of tables, each read by its own keys and then checked as a whole.
 //!
-//! Called by `load.rs` while it reads a file. Each listener starts from [`Listener::default`], but its address
-//! must be written, and so must be the choice to let everyone in where others can reach it.
+//! Called by `load.rs` while it reads a file. A listener's address must be written, and so must be the choice
+//! to let everyone in where others can reach it; all else has a default.
+
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ::config::{Map, Value, ValueKind};
 
 use super::Listener;
-use super::lines::line_of;
 use super::load::{LISTENERS, Loader, TomlFile};
-use super::problem::{Fault, closest};
+use super::problem::{Fault, Place, closest};
 use super::table::LISTENER_KEYS;
 
 impl Loader {
@@ -26,30 +27,20 @@ impl Loader {
         self.config.listeners.clear();
         for (index, element) in elements.iter().enumerate() {
             let path = format!("{LISTENERS}[{index}]");
-            match &element.kind {
-                ValueKind::Table(table) => self.listener(file, &path, table),
-                ValueKind::Nil
-                | ValueKind::Boolean(_)
-                | ValueKind::I64(_)
-                | ValueKind::I128(_)
-                | ValueKind::U64(_)
-                | ValueKind::U128(_)
-                | ValueKind::Float(_)
-                | ValueKind::String(_)
-                | ValueKind::Array(_) => {
-                    let expectation = "expected a table: write [[listeners]] and its keys below".to_owned();
-                    self.report_value(file.place(&path), &path, &element.kind, expectation);
-                }
-            }
+            let ValueKind::Table(table) = &element.kind else {
+                let expectation = "expected a table: write [[listeners]] and its keys below".to_owned();
+                self.report_value(file.place(&path), &path, &element.kind, expectation);
+                continue;
+            };
+            self.listener(file, &path, table);
         }
     }
 
     fn listener(&mut self, file: &TomlFile<'_>, path: &str, table: &Map<String, Value>) {
-        let mut listener = Listener::default();
-        let problems_before = self.problems.len();
-        let mut entries: Vec<_> = table.iter().collect();
-        entries.sort_by_key(|(name, _)| line_of(file.text, &format!("{path}.{name}")));
-        for (name, value) in entries {
+        let name = format!("listener-{}", self.config.listeners.len() + 1);
+        // Until an address is read, one that gives no cause for complaint.
+        let mut listener = Listener::tcp(&name, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        for (name, value) in table {
             let dotted = format!("{path}.{name}");
             let place = file.place(&dotted);
             match LISTENER_KEYS.iter().find(|key| key.name == name) {
@@ -70,18 +61,13 @@ impl Loader {
             let key = format!("{path}.address");
             self.report(file.place(path), Fault::Missing { key, expectation });
         }
-        if !table.contains_key("name") {
-            listener.name = listener.address.to_string();
-        }
-        if self.problems.len() == problems_before {
-            let anonymity_said = table.contains_key("allow_anonymous");
-            self.check_listener(file.place(path), path, &listener, anonymity_said);
-        }
+        let anonymity_said = table.contains_key("allow_anonymous");
+        self.check_listener(file.place(path), path, &listener, anonymity_said);
         self.config.listeners.push(listener);
     }
 
     /// What is right key by key and may still be wrong: open to the world without saying so, taken twice.
-    fn check_listener(&mut self, place: String, path: &str, listener: &Listener, anonymity_said: bool) {
+    fn check_listener(&mut self, place: Place, path: &str, listener: &Listener, anonymity_said: bool) {
         let address = listener.address;
         if !anonymity_said && !address.ip().is_loopback() {
             let expectation = format!(
@@ -112,9 +98,9 @@ impl Loader {
                         other.address
                     )
                 });
-                // Unnamed listeners are named by their address; one complaint is enough.
-                overlap.or(name)
+                [name, overlap]
             })
+            .flatten()
             .collect();
         for fault in faults {
             self.report(place.clone(), Fault::Conflict(fault));

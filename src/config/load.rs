@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ::config::{ConfigError, Environment, File, FileFormat, Source, Value, ValueKind};
 
 use super::lines::line_of;
-use super::problem::{Fault, Problem, Problems, closest};
+use super::problem::{Fault, Place, Problem, Problems, closest};
 use super::table::{KEYS, SECTIONS};
 use super::{Config, Listener};
 
@@ -71,21 +71,18 @@ pub(super) struct Loader {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     /// Where each key was set last.
-    places: HashMap<&'static str, String>,
+    places: HashMap<&'static str, Place>,
 }
 
 /// The file that is being read.
 pub(super) struct TomlFile<'a> {
     name: String,
-    pub(super) text: &'a str,
+    text: &'a str,
 }
 
 impl TomlFile<'_> {
-    pub(super) fn place(&self, key: &str) -> String {
-        match line_of(self.text, key) {
-            Some(line) => format!("{}:{line}", self.name),
-            None => self.name.clone(),
-        }
+    pub(super) fn place(&self, key: &str) -> Place {
+        Place { name: self.name.clone(), line: line_of(self.text, key) }
     }
 }
 
@@ -101,11 +98,11 @@ impl Loader {
         match File::from_str(&text, FileFormat::Toml).collect() {
             Ok(tree) => {
                 let file = TomlFile { name, text: &text };
-                let mut entries: Vec<_> = tree.into_iter().collect();
-                entries.sort_by_key(|(key, _)| line_of(&text, key));
-                for (key, value) in entries {
+                for (key, value) in tree {
                     self.top_level(&file, &key, value);
                 }
+                // The tree has no order; people read from the top.
+                self.problems.sort_by_cached_key(|problem| (problem.place.line, problem.to_string()));
             }
             Err(ConfigError::FileParse { cause, .. }) => {
                 self.report(name, Fault::Unreadable(cause.to_string().trim_end().to_owned()));
@@ -122,9 +119,7 @@ impl Loader {
                 if table.is_empty() && !is_section {
                     self.unknown(file.place(name), name);
                 }
-                let mut entries: Vec<_> = table.into_iter().collect();
-                entries.sort_by_key(|(key, _)| line_of(file.text, &format!("{name}.{key}")));
-                for (key, value) in entries {
+                for (key, value) in table {
                     self.set_from_file(file, &format!("{name}.{key}"), &value.kind);
                 }
             }
@@ -175,14 +170,14 @@ impl Loader {
     }
 
     /// `spell` writes a key the way this source does.
-    fn set_from_text(&mut self, place: String, name: &str, text: &str, spell: fn(&str) -> String) {
+    fn set_from_text(&mut self, place: impl Into<Place>, name: &str, text: &str, spell: fn(&str) -> String) {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             let suggestion = closest(name, KEYS.iter().map(|key| key.name)).map(spell);
             return self.report(place, Fault::UnknownKey { key: name.to_owned(), suggestion });
         };
         match key.apply_text(&mut self.config, text) {
             Ok(()) => {
-                self.places.insert(key.name, place);
+                self.places.insert(key.name, place.into());
             }
             Err(expectation) => self.report_value(place, name, &ValueKind::from(text), expectation),
         }
@@ -200,19 +195,25 @@ impl Loader {
         }
     }
 
-    fn unknown(&mut self, place: String, name: &str) {
+    fn unknown(&mut self, place: Place, name: &str) {
         let known = KEYS.iter().map(|key| key.name);
         let known = known.chain(SECTIONS.iter().map(|(section, _)| *section)).chain([LISTENERS]);
         let suggestion = closest(name, known).map(str::to_owned);
         self.report(place, Fault::UnknownKey { key: name.to_owned(), suggestion });
     }
 
-    pub(super) fn report_value(&mut self, place: String, key: &str, value: &ValueKind, expectation: String) {
+    pub(super) fn report_value(
+        &mut self,
+        place: impl Into<Place>,
+        key: &str,
+        value: &ValueKind,
+        expectation: String,
+    ) {
         self.report(place, Fault::Value { key: key.to_owned(), value: show(value), expectation });
     }
 
-    pub(super) fn report(&mut self, place: String, fault: Fault) {
-        self.problems.push(Problem { place, fault });
+    pub(super) fn report(&mut self, place: impl Into<Place>, fault: Fault) {
+        self.problems.push(Problem { place: place.into(), fault });
     }
 }
 
@@ -295,7 +296,7 @@ mod tests {
         expected.server.workers = Some(3);
         expected.sys.interval = Duration::ZERO;
         expected.listeners = vec![
-            Listener::tcp("127.0.0.1:2883", "127.0.0.1:2883".parse().unwrap()),
+            Listener::tcp("listener-1", "127.0.0.1:2883".parse().unwrap()),
             Listener {
                 max_connections: Some(7),
                 leniencies: Leniencies { receive_maximum: true },
@@ -375,8 +376,8 @@ mod tests {
             (
                 "[[listeners]]\nkind = \"wss\"\n[[listeners]]\naddress = \"localhost\"\nadress = 1",
                 &[
-                    ":2: listeners[0].kind = \"wss\": \"wss\" is not in this version; expected \"tcp\"",
                     ":1: listeners[0].address is missing: write where to listen",
+                    ":2: listeners[0].kind = \"wss\": \"wss\" is not in this version; expected \"tcp\"",
                     ":4: listeners[1].address = \"localhost\": expected an IP address and a port",
                     ":5: listeners[1].adress: there is no such key; did you mean address?",
                 ],

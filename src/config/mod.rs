@@ -16,7 +16,7 @@ mod units;
 
 pub use example::example;
 pub use load::{Flag, Sources, check_text, load};
-pub use problem::{Fault, Problem, Problems};
+pub use problem::{Fault, Place, Problem, Problems};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

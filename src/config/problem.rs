@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Everything that is wrong, in the order of the sources; never empty when [`load`](super::load) returns it.
+/// Everything that is wrong, in the order of the sources and of their lines; never empty when [`load`](super::load) returns it.
 #[derive(Debug, Default)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -27,10 +27,36 @@ impl std::error::Error for Problems {}
 #[derive(Debug, Error)]
 #[error("{place}: {fault}")]
 pub struct Problem {
-    /// Where it is written: `fulmar.toml:12`, or the name of an environment variable or of a flag.
-    pub place: String,
+    /// Where it is written.
+    pub place: Place,
     /// What it is.
     pub fault: Fault,
+}
+
+/// Where something is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// A file's path, or the name of an environment variable or of a flag.
+    pub name: String,
+    /// The line in the file, from 1, if it was found.
+    pub line: Option<usize>,
+}
+
+impl From<String> for Place {
+    fn from(name: String) -> Self {
+        Self { name, line: None }
+    }
+}
+
+impl fmt::Display for Place {
+    /// `fulmar.toml:12`, which editors understand.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.name)?;
+        match self.line {
+            Some(line) => write!(formatter, ":{line}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What can be wrong.

@@ -337,7 +337,7 @@ pub(super) static KEYS: &[Key<Config>] = &[
 pub(super) static LISTENER_KEYS: &[Key<Listener>] = &[
     Key {
         name: "name",
-        doc: "Its name in logs; if left out, its address.",
+        doc: "Its name in logs, its own; if left out, listener-1, listener-2 and so on.",
         zero: None,
         shape: Shape::Text {
             expects: "a text that is not empty",
