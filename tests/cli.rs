@@ -1,5 +1,5 @@
 //! The real binary: what it prints, where, and with which exit code it ends.
-#![expect(clippy::unwrap_used, reason = "the helpers of a test may end it")]
+#![expect(clippy::unwrap_used, reason = "what prepares a test may end it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

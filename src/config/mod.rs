@@ -108,7 +108,7 @@ pub enum ListenerKind {
 /// Faults of clients that a listener forgives; each offender is logged once per connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leniencies {
-    /// `receive-maximum`: more QoS 1 and 2 messages in flight towards us than we offered [MQTT-3.3.4-9].
+    /// `receive-maximum`: more QoS 1 and 2 messages in flight towards us than we offered [MQTT-3.3.4-7].
     pub receive_maximum: bool,
 }
 
