@@ -5,6 +5,7 @@
 //! bottom (1) `codec` and the shared nouns `message`, `topic`, `config`, `limits`.
 //! ARCHITECTURE.md has the map, the way of a PUBLISH, and the decisions.
 
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod routing;
