@@ -87,11 +87,14 @@ fn v5_mqtt_3_4_2_1_v5_mqtt_3_5_2_1_v5_mqtt_3_6_2_1_v5_mqtt_3_7_2_1_a_reason_code
         for reason in reasons {
             let mut client = join(V5);
             client.send(&ack(1).reason(*reason, &[]).bytes());
-            println!("{ack:?} {reason:#04x}");
+            println!("{:02x?} {reason:#04x}", ack(1).bytes());
             client.expect_error(&[0x81, 0x82]);
         }
     }
 }
+
+/// One of the ways to write an acknowledgement.
+type Form = fn(Ack, &[Property]) -> Vec<u8>;
 
 #[test]
 fn v5_mqtt_4_3_2_3_v5_mqtt_4_3_3_4_every_allowed_form_of_an_acknowledgement_is_understood() {
@@ -100,7 +103,7 @@ fn v5_mqtt_4_3_2_3_v5_mqtt_4_3_3_4_every_allowed_form_of_an_acknowledgement_is_u
     client.subscribe(&topic, 2);
     let mut publisher = join(V5);
     let properties = [Property::user("n", "v"), Property::reason_string("fine"), Property::user("n", "v")];
-    let forms: [fn(Ack, &[Property]) -> Vec<u8>; 4] = [
+    let forms: [Form; 4] = [
         |ack, _| ack.bytes(),
         |ack, _| {
             let bytes = ack.bytes();

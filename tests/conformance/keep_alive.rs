@@ -82,7 +82,6 @@ fn v5_mqtt_3_1_2_22_v311_mqtt_3_1_2_24_a_keep_alive_of_zero_never_closes() {
     each(&[Version::V3_1_1, V5], |version| {
         let mut silent = somebody(version).keep_alive(0).open(broker_under_test());
         let mut clock = somebody(version).keep_alive(2).open(broker_under_test());
-        assert_eq!(silent.accepted().number(0x13), None, "the server may not set another Keep Alive here");
         clock.time_until_closed(Duration::from_secs(10));
         silent.ping();
     });

@@ -142,13 +142,14 @@ fn v5_mqtt_4_3_3_10_a_received_identifier_is_forgotten_with_its_session() {
         let mut watcher = join(version);
         watcher.subscribe(&topic, 2);
         let clean = connect(version).client_id(unique("c"));
-        for text in ["one", "two"] {
-            let mut client = clean.open(broker_under_test());
-            client.send(&publish(&topic, text).qos(2, 7).bytes(version));
-            client.expect_ack(PUBREC, 7);
-            client.cut();
-            assert_eq!(watcher.receive().text(), text);
-        }
+        let mut client = clean.open(broker_under_test());
+        client.send(&publish(&topic, "one").qos(2, 7).bytes(version));
+        client.expect_ack(PUBREC, 7);
+        client.cut();
+        clean.open(broker_under_test()).publish(&publish(&topic, "two").qos(2, 7));
+        // Whether the first is delivered is the server's choice: its PUBREL never came.
+        while watcher.receive().text() != "two" {}
+        watcher.expect_nothing();
     });
 }
 

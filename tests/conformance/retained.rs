@@ -62,16 +62,16 @@ fn mqtt_3_3_1_5_every_matching_topic_has_its_own_retained_message() {
         let prefix = unique("t");
         let mut client = join(version);
         for level in ["a", "b", "c/d", ""] {
-            client.publish(&publish(format!("{prefix}/{level}"), level).retain());
+            client.publish(&publish(format!("{prefix}/{level}"), format!("at {level}")).retain());
         }
         let mut all = retained(version, &format!("{prefix}/#"));
         all.sort();
         let texts: Vec<_> = all.iter().map(|(text, _)| text.as_str()).collect();
-        assert_eq!(texts, ["", "a", "b", "c/d"]);
+        assert_eq!(texts, ["at ", "at a", "at b", "at c/d"]);
         let mut level = retained(version, &format!("{prefix}/+"));
         level.sort();
         assert_eq!(level.len(), 3);
-        assert_eq!(retained(version, &format!("{prefix}/+/+")), one("c/d"));
+        assert_eq!(retained(version, &format!("{prefix}/+/+")), one("at c/d"));
     });
 }
 

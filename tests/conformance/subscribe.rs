@@ -85,7 +85,7 @@ fn v5_mqtt_3_8_3_5_v311_mqtt_3_8_3_4_reserved_bits_of_the_options_close_the_conn
 fn mqtt_3_8_3_1_a_filter_of_any_valid_text_is_accepted() {
     each(&Version::NUMBERED, |version| {
         let mut client = join(version);
-        let topic = format!("{}/ü/漢字/🦅/ /\u{7F}", unique("t"));
+        let topic = format!("{}/ü/漢字/🦅/ ", unique("t"));
         client.subscribe(&topic, 0);
         client.publish(&publish(&topic, "m"));
         assert_eq!(client.read_publish().topic, topic);
