@@ -6,4 +6,6 @@
 //! ARCHITECTURE.md has the map, the way of a PUBLISH, and the decisions.
 
 pub mod codec;
+pub mod config;
+pub mod routing;
 pub mod topic;
