@@ -7,3 +7,4 @@
 mod support;
 
 mod mosquitto;
+mod rumqttc;

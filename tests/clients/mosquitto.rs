@@ -264,10 +264,8 @@ fn the_subscription_identifier_comes_with_the_message() {
 fn a_topic_alias_stands_for_its_topic() {
     for qos in ["0", "1", "2"] {
         let topic = unique("alias");
-        let mut subscriber = Subscriber::start(
-            "mqttv5",
-            &["-t", &topic, "-q", qos, "-D", "connect", "topic-alias-maximum", "10"],
-        );
+        // Only from client to broker: mosquitto_sub offers a Topic Alias Maximum but cannot read an alias.
+        let mut subscriber = Subscriber::start("mqttv5", &["-t", &topic, "-q", qos]);
         let payloads: Vec<String> = (0..5).map(|number| number.to_string()).collect();
         publish_lines("mqttv5", &["-t", &topic, "-q", qos, "-D", "publish", "topic-alias", "3"], &payloads);
         for payload in payloads {
@@ -297,15 +295,14 @@ fn the_message_expiry_interval_counts_down_while_the_subscriber_is_away() {
 #[test]
 fn a_newer_connection_takes_the_client_identifier_over() {
     for version in VERSIONS {
-        let (topic, id) = (unique("takeover"), unique("twin"));
-        let arguments = ["-i", &id, "-t", &topic];
-        let mut first = Subscriber::start(version, &arguments);
+        let (topic, gone, id) = (unique("takeover"), unique("gone"), unique("twin"));
+        let mut watcher = Subscriber::start(version, &["-t", &gone]);
+        let arguments = ["-i", &id, "-t", &topic, "--will-topic", &gone, "--will-payload", "out"];
+        let first = Subscriber::start(version, &arguments);
+        // Otherwise it would connect again and take its identifier back.
+        first.freeze();
         let mut second = Subscriber::start(version, &arguments);
-        // mosquitto_sub would reconnect and take its identifier back, so the first one is ended as soon as it
-        // tells that it was thrown out.
-        first.wait_for_line("sending CONNECT");
-        first.kill();
-        second.until_subscribed_again();
+        assert_eq!(watcher.message(), format!("{gone}|0|0|out"), "{version}: the first one is thrown out");
         publish(version, &["-t", &topic, "-m", "hello"]);
         assert_eq!(second.message(), format!("{topic}|0|0|hello"), "{version}");
     }
@@ -417,9 +414,7 @@ impl Subscriber {
 
     /// Lets the tool disconnect as it should, and waits for its end.
     fn leave(mut self) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(status.success(), "kill -TERM {pid}");
+        self.signal("-TERM");
         self.child.wait().expect("the child is ours");
     }
 
@@ -427,6 +422,17 @@ impl Subscriber {
     fn until_it_ends(mut self) {
         self.wait_for_line("sending DISCONNECT");
         self.child.wait().expect("the child is ours");
+    }
+
+    /// Stops the process where it stands; its socket stays open.
+    fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(status.success(), "kill {signal} {pid}");
     }
 
     /// Ends the process by its id, without a DISCONNECT.
