@@ -7,4 +7,5 @@
 mod support;
 
 mod mosquitto;
+mod paho;
 mod rumqttc;
