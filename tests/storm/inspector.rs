@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::support::Broker;
 use crate::support::light::{Event, LightClient, Version};
 
-/// The bystander's one and the inspector's two.
-pub const OWN_SUBSCRIPTIONS: &str = "3";
+/// The inspector.
+const OWN_CLIENTS: &str = "1";
 
-/// The bystander and the inspector.
-const OWN_CLIENTS: &str = "2";
+/// To `$SYS`.
+const OWN_SUBSCRIPTIONS: &str = "2";
 
 /// `$SYS` speaks every few seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -52,7 +52,7 @@ impl Inspector {
     }
 
     /// Waits until `$SYS` tells of nobody else: no session, no connection, no subscription.
-    pub fn until_only_the_watchers_are_left(&mut self) {
+    pub fn until_nobody_else_is_left(&mut self) {
         let expected = [
             ("$SYS/broker/clients/connected", OWN_CLIENTS),
             ("$SYS/broker/clients/total", OWN_CLIENTS),
@@ -69,14 +69,14 @@ impl Inspector {
         }
     }
 
-    /// Waits until `$SYS` has told of the storm, and after that of nobody but the watchers, and until memory and open files are back to what they were, or nearly.
+    /// Waits until `$SYS` has told of the storm, and after that of nobody but the inspector, and until memory and open files are back to what they were, or nearly.
     pub fn until_released(&mut self, before: &Resources, memory_kept_kib: u64) -> Resources {
         let start = Instant::now();
         while !self.has_seen_others {
             assert!(start.elapsed() < PATIENCE, "$SYS never told of the storm: {:?}", self.values);
             self.read();
         }
-        self.until_only_the_watchers_are_left();
+        self.until_nobody_else_is_left();
         let start = Instant::now();
         loop {
             let now = self.resources();

@@ -102,18 +102,17 @@ impl Ledger {
         (number, payload(publisher, number))
     }
 
-    /// PUBACK or PUBREC: from now on the broker owes the message to its subscribers.
-    pub fn acknowledged(&mut self, publisher: usize, number: usize) {
+    /// PUBACK or PUBCOMP: from now on the broker owes the message to its subscribers.
+    pub fn acknowledged(&mut self, publisher: usize, number: usize, persistent: bool) {
         let sent = &mut self.sent[publisher][number];
-        if !std::mem::replace(&mut sent.acknowledged, true) {
-            let missing = sent.owed_to.iter().filter(|to| !self.arrived.contains(&(**to, publisher, number)));
-            self.owed += missing.count();
+        if std::mem::replace(&mut sent.acknowledged, true) {
+            return self.fault(format!("{publisher}/{number} was acknowledged twice"));
         }
-    }
-
-    /// The exchange of a persistent publisher's message is over.
-    pub fn finished(&mut self) {
-        self.in_flight -= 1;
+        let missing = sent.owed_to.iter().filter(|to| !self.arrived.contains(&(**to, publisher, number)));
+        self.owed += missing.count();
+        if persistent {
+            self.in_flight -= 1;
+        }
     }
 
     /// A message has come to a subscriber.

@@ -52,9 +52,9 @@ fn a_thousand_clients_come_and_go_and_nothing_is_lost_doubled_or_left_behind() {
 
     let broker = Broker::start();
     let mut inspector = Inspector::connect(&broker);
-    let bystander = Bystander::start(broker.port());
-    inspector.until_only_the_watchers_are_left();
+    inspector.until_nobody_else_is_left();
     let before = inspector.resources();
+    let bystander = Bystander::start(broker.port());
 
     let ledger = storm(broker.port(), seed, clients, duration);
     let during = inspector.resources();

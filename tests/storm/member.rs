@@ -278,22 +278,19 @@ impl Member {
                 self.ledger.borrow_mut().arrived(self.index, &topic, qos, retain, &payload);
                 self.progress.notify_one();
             }
-            Event::Acknowledged { token } => {
-                let (number, qos) = (token as usize >> 2, token & 3);
-                let mut ledger = self.ledger.borrow_mut();
-                ledger.acknowledged(self.index, number);
-                if qos == 1 && self.persistent {
-                    ledger.finished();
-                }
-            }
-            Event::Completed { .. } => {
-                if self.persistent {
-                    self.ledger.borrow_mut().finished();
-                }
-            }
+            // A QoS 2 message may be lost with its publisher's session until the PUBREL has come, so only the
+            // end of the exchange counts.
+            Event::Acknowledged { token } if token & 3 == 1 => self.finished(token),
+            Event::Acknowledged { .. } => {}
+            Event::Completed { token } => self.finished(token),
             Event::Pong => self.pong = true,
         }
         Ok(())
+    }
+
+    /// The exchange is over: from now on the broker owes the message to its subscribers.
+    fn finished(&self, token: u64) {
+        self.ledger.borrow_mut().acknowledged(self.index, token as usize >> 2, self.persistent);
     }
 
     /// CONNACK: whether the broker remembers what it must, and the subscriptions that are missing.
