@@ -431,7 +431,8 @@ impl Subscriber {
 
     fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        let command = format!("kill {signal} {pid}");
+        let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
         assert!(status.success(), "kill {signal} {pid}");
     }
 
