@@ -7,6 +7,7 @@
 //!
 //! `FULMAR_STORM_SEED`, `FULMAR_STORM_SECONDS` and `FULMAR_STORM_CLIENTS` change it; the seed decides what
 //! every client does and when, though not how the machine interleaves them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -50,7 +51,7 @@ fn a_thousand_clients_come_and_go_and_nothing_is_lost_doubled_or_left_behind() {
     println!("FULMAR_STORM_SEED={seed}: {clients} clients for {duration:?}");
     raise_the_limit_of_open_files();
 
-    let broker = Broker::start();
+    let broker = Broker::with_config("[sys]\ninterval = \"1s\"\n");
     let mut inspector = Inspector::connect(&broker);
     inspector.until_nobody_else_is_left();
     let before = inspector.resources();

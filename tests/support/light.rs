@@ -46,6 +46,7 @@ pub enum Event {
 
 /// How far an outgoing message has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "they are named after the packets")]
 enum Awaits {
     PubAck,
     PubRec,
