@@ -52,16 +52,6 @@ impl<T> Deadlines<T> {
         let first = self.waiting.first_entry()?;
         if first.key().at <= now { Some(first.remove()) } else { None }
     }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -86,6 +76,6 @@ mod tests {
         assert_eq!(deadlines.pop_due(at(4)), Some("four"));
         assert_eq!(deadlines.pop_due(at(9)), Some("four again"));
         assert_eq!(deadlines.pop_due(at(9)), Some("five"));
-        assert!(deadlines.is_empty());
+        assert_eq!(deadlines.next(), None);
     }
 }

@@ -27,10 +27,10 @@ impl IncomingAliases {
         if self.topics.len() <= index {
             self.topics.resize(index + 1, None);
         }
-        if let Some(slot) = self.topics.get_mut(index) {
-            if slot.as_deref() != Some(topic.as_str()) {
-                *slot = Some(topic.as_str().into());
-            }
+        if let Some(slot) = self.topics.get_mut(index)
+            && slot.as_deref() != Some(topic.as_str())
+        {
+            *slot = Some(topic.as_str().into());
         }
     }
 

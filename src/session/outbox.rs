@@ -207,7 +207,7 @@ mod tests {
             }
             assert_eq!(outbox.len(), expected.len());
             let mut batch = outbox.take();
-            assert!(outbox.is_empty() && outbox.len() == 0);
+            assert!(outbox.is_empty());
             let mut written = Vec::new();
             while !batch.is_finished() {
                 assert_eq!(batch.remaining(), expected.len() - written.len());

@@ -37,8 +37,8 @@ fn first_packets() {
     ] {
         assert_eq!(answer_to_first(&frame(0x10, &bytes(body))), answer, "{what}");
     }
-    assert_eq!(answer_to_first(b"GET / HTTP/1.1\r\n\r\n"), []);
-    assert_eq!(answer_to_first(&[0xC0, 0]), []);
+    assert_eq!(answer_to_first(b"GET / HTTP/1.1\r\n\r\n"), [0_u8; 0]);
+    assert_eq!(answer_to_first(&[0xC0, 0]), [0_u8; 0]);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn later_packets() {
         for version in [V3_1, V3_1_1] {
             let mut out = Vec::new();
             error.answer(version).encode(true, &mut out);
-            assert_eq!(out, [], "{error}: a 3.x server has no way to say so");
+            assert_eq!(out, [0_u8; 0], "{error}: a 3.x server has no way to say so");
         }
     }
 }
