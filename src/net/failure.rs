@@ -126,6 +126,11 @@ impl Failure {
         Some(Answer::closing(version, reason))
     }
 
+    /// Whether the client said that it was leaving.
+    pub fn is_asked_for(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::DisconnectedWith(_))
+    }
+
     /// Whether nobody is left to write to.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Closed | Self::Broken(_))
