@@ -230,7 +230,10 @@ impl Broker {
             self.remove_group(&mut table, group);
         } else {
             // What waits may have waited for this one.
-            group.take_back(Vec::new(), self.context(Instant::now()), &mut Report::default());
+            let mut report = Report::default();
+            group.take_back(Vec::new(), self.context(Instant::now()), &mut report);
+            drop(table);
+            self.settle(&mut report);
         }
     }
 

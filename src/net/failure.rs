@@ -71,6 +71,9 @@ pub enum Failure {
     /// [MQTT-3.2.2-14]
     #[error("it published with RETAIN, and retained.enabled is off")]
     RetainNotSupported,
+    /// [MQTT-3.1.2-24]
+    #[error("its maximum packet size is too small for a CONNACK")]
+    MaximumPacketSizeTooSmall,
     /// A SUBSCRIBE that is wrong as a whole.
     #[error("a SUBSCRIBE is wrong: {0}")]
     Subscribe(#[from] SubscribeError),
@@ -91,6 +94,7 @@ impl Failure {
             | Self::Closed
             | Self::Broken(_)
             | Self::ConnectTimeout
+            | Self::MaximumPacketSizeTooSmall
             | Self::NotMqtt(_) => return None,
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
                 ReasonCode::MalformedPacket
@@ -158,6 +162,7 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::NotMqtt(_)
             | Self::TooManyConnections
+            | Self::MaximumPacketSizeTooSmall
             | Self::Refused(_)
             | Self::Close(_) => false,
             Self::Decode(_)

@@ -44,7 +44,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     peer: Option<SocketAddr>,
     open: OpenConnection,
 ) {
-    if let Some(mut started) = Box::pin(begin(stream, peer, open.0.clone())).await {
+    if let Some(mut started) = Box::pin(begin(stream, peer, &open)).await {
         let failure = (&mut started.connection).await;
         Box::pin(end(started, failure)).await;
     }
@@ -65,18 +65,19 @@ struct Started<S> {
 async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     peer: Option<SocketAddr>,
-    shared: Arc<Shared>,
+    open: &OpenConnection,
 ) -> Option<Box<Started<S>>> {
+    let shared = &open.shared;
     let mut buffer = Vec::new();
     let first = tokio::select! {
         biased;
-        first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, &shared)) => {
+        first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, shared)) => {
             first.unwrap_or(Err(Failure::ConnectTimeout))
         }
         () = shared.stopping.notified() => return None,
     };
     let started = match first {
-        Ok(length) => start(stream, &shared, peer, &buffer, length).await,
+        Ok(length) => start(stream, open, peer, &buffer, length).await,
         Err(failure) => Err((stream, failure)),
     };
     match started {
@@ -111,7 +112,7 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 /// Gives the connection its session; hands the socket back if it is refused.
 async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    shared: &Arc<Shared>,
+    open: &OpenConnection,
     peer: Option<SocketAddr>,
     buffer: &[u8],
     length: usize,
@@ -122,6 +123,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => return Err((stream, error.into())),
     };
     let now = Instant::now();
+    let shared = &open.shared;
     let broker = &shared.broker;
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
@@ -136,12 +138,17 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let (handle, version) = (accepted.handle.clone(), connect.version);
     shared.lines.connected(&handle.client_id, peer, version, accepted.session_present, now);
     let maximum_packet_size = connect.properties.maximum_packet_size;
-    let mut inbound = Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size);
+    let mut inbound =
+        Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size, open.leniencies);
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
     inbound.send(&Packet::ConnAck(connack(broker, &connect, &accepted)), accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
+    if inbound.acks.is_empty() {
+        broker.disconnect(&handle, link, Ending::Broken, now);
+        return Err((stream, Failure::MaximumPacketSizeTooSmall));
+    }
     let connection = Connection::new(stream, shared.clone(), handle.clone(), link, inbound, behind.to_vec());
     Ok(Box::new(Started { connection, shared: shared.clone(), handle, link, peer, version }))
 }

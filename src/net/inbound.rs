@@ -17,6 +17,7 @@ use crate::codec::{
     Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_body, decode_publish,
     encode_acknowledgement, read_header,
 };
+use crate::config::Leniencies;
 use crate::message::{Incoming, Run};
 use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
 use crate::store::{CommitSeq, Record};
@@ -30,6 +31,10 @@ pub struct Inbound {
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
+    /// What the listener forgives.
+    leniencies: Leniencies,
+    /// It was forgiven something, and the log says so.
+    forgiven: bool,
     aliases: Option<Box<IncomingAliases>>,
     /// What is owed to the client.
     pub acks: Acks,
@@ -78,9 +83,19 @@ impl Inbound {
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
+        leniencies: Leniencies,
     ) -> Self {
-        let (aliases, acks, ending) = (None, Acks::default(), Ending::Broken);
-        Self { broker, handle, version, maximum_packet_size, aliases, acks, ending }
+        Self {
+            broker,
+            handle,
+            version,
+            maximum_packet_size,
+            leniencies,
+            forgiven: false,
+            aliases: None,
+            acks: Acks::default(),
+            ending: Ending::Broken,
+        }
     }
 
     /// Handles every whole packet in `input`; how many bytes those were.
@@ -279,7 +294,15 @@ impl Inbound {
             in_flight += owed + 1;
         }
         if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
-            return Err(Failure::ReceiveMaximumExceeded(most));
+            if !self.leniencies.receive_maximum {
+                return Err(Failure::ReceiveMaximumExceeded(most));
+            }
+            if !std::mem::replace(&mut self.forgiven, true) {
+                tracing::warn!(
+                    client = %self.handle.client_id,
+                    "it exceeds the receive maximum of {most} that we offer; its listener forgives that"
+                );
+            }
         }
         Ok(is_new)
     }
