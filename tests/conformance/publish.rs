@@ -191,7 +191,7 @@ fn mqtt_3_3_4_1_a_message_passes_between_versions_in_every_pairing() {
 }
 
 #[test]
-fn mqtt_3_14_4_2_v311_mqtt_3_14_4_1_nothing_behind_a_disconnect_is_processed() {
+fn v5_mqtt_3_14_4_1_v311_mqtt_3_14_4_2_nothing_behind_a_disconnect_is_processed() {
     each(&Version::ALL, |version| {
         let topic = unique("t");
         let mut watcher = join(version);

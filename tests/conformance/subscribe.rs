@@ -53,7 +53,7 @@ fn v5_mqtt_3_8_4_5_v311_mqtt_3_8_4_4_filters_of_one_packet_work_as_if_they_came_
 }
 
 #[test]
-fn mqtt_3_8_3_2_v311_mqtt_3_8_3_3_a_subscribe_without_filters_closes_the_connection() {
+fn v5_mqtt_3_8_3_2_v311_mqtt_3_8_3_3_a_subscribe_without_filters_closes_the_connection() {
     each(&Version::NUMBERED, |version| {
         let mut client = join(version);
         client.send(&subscribe(version, 1, &[], &[]));
@@ -291,7 +291,7 @@ fn v5_mqtt_3_8_3_4_no_local_with_a_shared_subscription_is_a_protocol_error() {
 }
 
 #[test]
-fn mqtt_3_8_3_2_wildcards_are_supported() {
+fn v311_mqtt_3_8_3_2_wildcards_are_supported() {
     each(&Version::ALL, |version| {
         let topic = unique("t");
         let mut client = join(version);

@@ -1,7 +1,7 @@
 //! A broker process: started on a free port of the loopback, ended with the test, whatever becomes of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -219,6 +219,7 @@ fn spawn(
 /// The broker's own command line, or that of the peer.
 fn command_line(port: u16, directory: &Path, config: Option<&str>, arguments: &[String]) -> Vec<String> {
     if let Ok(peer) = std::env::var(PEER) {
+        assert_eq!(config, None, "a broker that is not Fulmar cannot be given its configuration");
         let fill = |word: &str| {
             word.replace("{PORT}", &port.to_string()).replace("{DIR}", &directory.display().to_string())
         };
