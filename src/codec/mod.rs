@@ -23,7 +23,7 @@
 //! | UNSUBACK decode, PINGREQ, PINGRESP, DISCONNECT | ours: nothing to decode | ours |
 //! | AUTH | does not exist | ours |
 //!
-//! Why not more of it; each has its case in `tests/codec_differential.rs`:
+//! Why not more of it; each has its case in `tests/codec/differential.rs`:
 //!
 //! - It accepts reserved flag bits, U+0000 in text, variable byte integers longer than they need be, bytes left
 //!   over at the end, SUBSCRIBE without filters, and packet identifier 0 outside of PUBLISH.
@@ -31,7 +31,8 @@
 //!   empty user name from none.
 //! - In 5.0 it has no AUTH; refuses a DISCONNECT of Remaining Length 0 or 1; counts a Subscription Identifier
 //!   one byte too long and so stops reading properties too early; writes a CONNACK without property length;
-//!   accepts repeated properties, values out of range, and property lengths that disagree with the packet.
+//!   accepts repeated properties, values out of range, and property lengths that disagree with the packet;
+//!   prints the packet identifier of every UNSUBSCRIBE to stderr.
 //! - Every text is an allocation, and a packet is read from a buffer it must own.
 
 mod acknowledgement;

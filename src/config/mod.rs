@@ -5,6 +5,19 @@
 //! once. Whoever holds a `Config` from [`load`] holds valid values; `server` reads it once at start and gives
 //! each module the section it needs. Durations and sizes are already in std types: nothing below parses text.
 
+mod example;
+mod key;
+mod lines;
+mod listeners;
+mod load;
+mod problem;
+mod table;
+mod units;
+
+pub use example::example;
+pub use load::{Flag, Sources, check_text, load};
+pub use problem::{Fault, Place, Problem, Problems};
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,7 +108,7 @@ pub enum ListenerKind {
 /// Faults of clients that a listener forgives; each offender is logged once per connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leniencies {
-    /// `receive-maximum`: more QoS 1 and 2 messages in flight towards us than we offered [MQTT-3.3.4-9].
+    /// `receive-maximum`: more QoS 1 and 2 messages in flight towards us than we offered [MQTT-3.3.4-7].
     pub receive_maximum: bool,
 }
 

@@ -134,7 +134,7 @@ impl<E: Entry> Trie<E> {
 
     /// Calls `visit` for each entry of each filter that matches; a topic that begins with `$` is hidden from
     /// filters that begin with a wildcard [MQTT-4.7.2-1]. An entry under two such filters is visited twice.
-    pub fn for_each_match(&self, topic: &TopicName, mut visit: impl FnMut(&E)) {
+    pub fn for_each_match<'a>(&'a self, topic: &TopicName, mut visit: impl FnMut(&'a E)) {
         let mut visit_filter = |id: Option<FilterId>| {
             if let Some(id) = id {
                 self.filters[id.0].entries.as_slice().iter().for_each(&mut visit);

@@ -8,7 +8,9 @@
 
 mod broker;
 mod client;
+pub mod light;
 mod packets;
+pub mod random;
 mod received;
 mod wire;
 

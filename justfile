@@ -1,0 +1,27 @@
+# What a developer does here; each line works without just, too.
+
+# Format, lints and documentation
+check:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# All tests, and before them what they need (the same as `bash tests/run`)
+test:
+    bash tests/run
+
+# The storm once more, from its seed
+sim SEED:
+    FULMAR_STORM_SEED={{SEED}} cargo test --test storm -- --nocapture
+
+# The benchmarks
+bench:
+    cargo bench
+
+# The broker, optimised
+run *ARGUMENTS:
+    cargo run --release -- {{ARGUMENTS}}
+
+# Licences and advisories of the dependencies (needs cargo-deny)
+deny:
+    cargo deny check
