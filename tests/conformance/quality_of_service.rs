@@ -174,3 +174,21 @@ fn v5_mqtt_4_5_0_1_v311_mqtt_4_5_0_1_every_session_that_matches_gets_its_copy() 
         }
     });
 }
+
+#[test]
+fn v5_mqtt_4_3_3_10_v311_mqtt_4_3_3_2_the_identifier_alone_tells_that_a_message_was_sent_before() {
+    each(&Version::ALL, |version| {
+        let topic = unique("t");
+        let mut watcher = join(version);
+        watcher.subscribe(&topic, 2);
+        let mut client = join(version);
+        client.send(&publish(&topic, "first").qos(2, 7).bytes(version));
+        client.expect_ack(PUBREC, 7);
+        client.send(&publish(&topic, "another, but not after a PUBREL").qos(2, 7).bytes(version));
+        client.expect_ack(PUBREC, 7);
+        client.send(&pubrel(7).bytes());
+        client.expect_ack(PUBCOMP, 7);
+        assert_eq!(watcher.receive().text(), "first");
+        watcher.expect_nothing();
+    });
+}
