@@ -204,7 +204,7 @@ fn spawn(
             let log = fs::read_to_string(directory.join("stderr")).unwrap_or_default();
             return Err(format!("ended with {status}:\n{log}"));
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if accepts(port) {
             return Ok((guard, pipe, pid));
         }
         if start.elapsed() > PATIENCE {
@@ -214,6 +214,13 @@ fn spawn(
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether somebody listens. A connection to a free port of the ephemeral range may by chance be one from that
+/// very port to itself: that is nobody.
+fn accepts(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port))
+        .is_ok_and(|stream| stream.local_addr().is_ok_and(|address| address.port() != port))
 }
 
 /// The broker's own command line, or that of the peer.
