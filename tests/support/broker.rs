@@ -1,7 +1,7 @@
 //! A broker process: started on a free port of the loopback, ended with the test, whatever becomes of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -204,7 +204,7 @@ fn spawn(
             let log = fs::read_to_string(directory.join("stderr")).unwrap_or_default();
             return Err(format!("ended with {status}:\n{log}"));
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if accepts(port) {
             return Ok((guard, pipe, pid));
         }
         if start.elapsed() > PATIENCE {
@@ -216,9 +216,17 @@ fn spawn(
     }
 }
 
+/// Whether somebody listens. A connection to a free port of the ephemeral range may by chance be one from that
+/// very port to itself: that is nobody.
+fn accepts(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port))
+        .is_ok_and(|stream| stream.local_addr().is_ok_and(|address| address.port() != port))
+}
+
 /// The broker's own command line, or that of the peer.
 fn command_line(port: u16, directory: &Path, config: Option<&str>, arguments: &[String]) -> Vec<String> {
     if let Ok(peer) = std::env::var(PEER) {
+        assert_eq!(config, None, "a broker that is not Fulmar cannot be given its configuration");
         let fill = |word: &str| {
             word.replace("{PORT}", &port.to_string()).replace("{DIR}", &directory.display().to_string())
         };
