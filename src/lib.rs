@@ -5,5 +5,14 @@
 //! bottom (1) `codec` and the shared nouns `message`, `topic`, `config`, `limits`.
 //! ARCHITECTURE.md has the map, the way of a PUBLISH, and the decisions.
 
+pub mod broker;
+pub mod cli;
 pub mod codec;
+pub mod config;
+pub mod message;
+pub mod net;
+pub mod routing;
+pub mod server;
+pub mod session;
+pub mod store;
 pub mod topic;

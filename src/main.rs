@@ -1,3 +1,7 @@
-//! The `fulmar` binary.
+//! The `fulmar` binary: hands its arguments to `cli`, which calls back when it is time to serve.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fulmar::cli::main(std::env::args_os(), |config| fulmar::server::run(config).map_err(Into::into))
+}

@@ -147,6 +147,8 @@ pub struct MessageProperties<'a> {
     pub payload_is_utf8: bool,
     /// `raw` holds something that must not be forwarded as it stands.
     pub needs_filtering: bool,
+    /// `raw` holds a Subscription Identifier, which only a server may send [MQTT-3.3.4-6].
+    pub has_subscription_identifier: bool,
 }
 
 /// PUBLISH, §3.3.

@@ -1,4 +1,6 @@
-//! Reason Codes of MQTT 5.0 §2.4, under the standard's names.
+//! Reason Codes of MQTT 5.0 §2.4, under the standard's names, and which packets may have which.
+
+use super::{DecodeError, PacketType};
 
 /// A Reason Code. `0x00` has three names in the standard (Success, Normal disconnection, Granted QoS 0);
 /// here it is always [`ReasonCode::Success`].
@@ -60,7 +62,126 @@ impl ReasonCode {
     /// The code of a byte, if the standard defines it at all. Whether it may stand in a certain packet is
     /// decided by that packet's decoder.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        ALL.iter().copied().find(|code| *code as u8 == byte)
+        BY_BYTE[usize::from(byte)]
+    }
+
+    /// Whether the code may stand in such a packet, whoever sends it; the tables of §3.2.2.2 and of its like
+    /// for the others.
+    pub fn is_allowed_in(self, packet: PacketType) -> bool {
+        use ReasonCode::*;
+        match packet {
+            PacketType::ConnAck => matches!(
+                self,
+                Success
+                    | UnspecifiedError
+                    | MalformedPacket
+                    | ProtocolError
+                    | ImplementationSpecificError
+                    | UnsupportedProtocolVersion
+                    | ClientIdentifierNotValid
+                    | BadUserNameOrPassword
+                    | NotAuthorized
+                    | ServerUnavailable
+                    | ServerBusy
+                    | Banned
+                    | BadAuthenticationMethod
+                    | TopicNameInvalid
+                    | PacketTooLarge
+                    | QuotaExceeded
+                    | PayloadFormatInvalid
+                    | RetainNotSupported
+                    | QoSNotSupported
+                    | UseAnotherServer
+                    | ServerMoved
+                    | ConnectionRateExceeded
+            ),
+            PacketType::PubAck | PacketType::PubRec => matches!(
+                self,
+                Success
+                    | NoMatchingSubscribers
+                    | UnspecifiedError
+                    | ImplementationSpecificError
+                    | NotAuthorized
+                    | TopicNameInvalid
+                    | PacketIdentifierInUse
+                    | QuotaExceeded
+                    | PayloadFormatInvalid
+            ),
+            PacketType::PubRel | PacketType::PubComp => matches!(self, Success | PacketIdentifierNotFound),
+            PacketType::SubAck => matches!(
+                self,
+                Success
+                    | GrantedQoS1
+                    | GrantedQoS2
+                    | UnspecifiedError
+                    | ImplementationSpecificError
+                    | NotAuthorized
+                    | TopicFilterInvalid
+                    | PacketIdentifierInUse
+                    | QuotaExceeded
+                    | SharedSubscriptionsNotSupported
+                    | SubscriptionIdentifiersNotSupported
+                    | WildcardSubscriptionsNotSupported
+            ),
+            PacketType::UnsubAck => matches!(
+                self,
+                Success
+                    | NoSubscriptionExisted
+                    | UnspecifiedError
+                    | ImplementationSpecificError
+                    | NotAuthorized
+                    | TopicFilterInvalid
+                    | PacketIdentifierInUse
+            ),
+            // §2.4 lets Bad authentication method stand in a DISCONNECT, §3.14.2.1 leaves it out.
+            PacketType::Disconnect => matches!(
+                self,
+                Success
+                    | DisconnectWithWillMessage
+                    | UnspecifiedError
+                    | MalformedPacket
+                    | ProtocolError
+                    | ImplementationSpecificError
+                    | NotAuthorized
+                    | ServerBusy
+                    | ServerShuttingDown
+                    | BadAuthenticationMethod
+                    | KeepAliveTimeout
+                    | SessionTakenOver
+                    | TopicFilterInvalid
+                    | TopicNameInvalid
+                    | ReceiveMaximumExceeded
+                    | TopicAliasInvalid
+                    | PacketTooLarge
+                    | MessageRateTooHigh
+                    | QuotaExceeded
+                    | AdministrativeAction
+                    | PayloadFormatInvalid
+                    | RetainNotSupported
+                    | QoSNotSupported
+                    | UseAnotherServer
+                    | ServerMoved
+                    | SharedSubscriptionsNotSupported
+                    | ConnectionRateExceeded
+                    | MaximumConnectTime
+                    | SubscriptionIdentifiersNotSupported
+                    | WildcardSubscriptionsNotSupported
+            ),
+            PacketType::Auth => matches!(self, Success | ContinueAuthentication | ReAuthenticate),
+            PacketType::Connect
+            | PacketType::Publish
+            | PacketType::Subscribe
+            | PacketType::Unsubscribe
+            | PacketType::PingReq
+            | PacketType::PingResp => false,
+        }
+    }
+
+    /// Reads the byte of a packet that must have one of its own codes.
+    pub(super) fn read(byte: u8, packet: PacketType) -> Result<Self, DecodeError> {
+        Self::from_byte(byte)
+            .filter(|code| code.is_allowed_in(packet))
+            .ok_or(DecodeError::ReasonNotAllowed { packet, code: byte })
     }
 }
 
@@ -112,4 +233,15 @@ const ALL: [ReasonCode; 43] = {
         SubscriptionIdentifiersNotSupported,
         WildcardSubscriptionsNotSupported,
     ]
+};
+
+/// The code of each byte.
+const BY_BYTE: [Option<ReasonCode>; 256] = {
+    let mut table = [None; 256];
+    let mut index = 0;
+    while index < ALL.len() {
+        table[ALL[index] as usize] = Some(ALL[index]);
+        index += 1;
+    }
+    table
 };

@@ -1,5 +1,6 @@
 //! A client that sends bytes and reads packets; it answers nothing by itself.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ pub struct RawClient {
     pub version: Version,
     /// Its CONNACK, once it has come.
     pub connack: Option<ConnAckView>,
+    /// PUBLISH packets that came while a helper waited for something else; read first.
+    early: VecDeque<Received>,
 }
 
 impl Connect {
@@ -68,7 +71,7 @@ impl RawClient {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, version, connack: None }
+        Self { stream, version, connack: None, early: VecDeque::new() }
     }
 
     /// How long reads wait from now on.
@@ -103,6 +106,29 @@ impl RawClient {
     /// The next packet, or `None` if the server has closed; panics if it is silent.
     #[track_caller]
     pub fn read_or_closed(&mut self) -> Option<Received> {
+        if let Some(packet) = self.early.pop_front() {
+            return Some(packet);
+        }
+        self.read_from_stream()
+    }
+
+    /// The next packet of this kind; a PUBLISH that comes before it is kept for later reads.
+    #[track_caller]
+    pub fn read_kind(&mut self, kind: u8) -> Received {
+        loop {
+            match self.read_from_stream() {
+                Some(packet) if packet.kind() == PUBLISH && kind != PUBLISH => self.early.push_back(packet),
+                Some(packet) => {
+                    packet.must_be(kind);
+                    return packet;
+                }
+                None => panic!("the server closed the connection instead of sending {kind:#04x}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn read_from_stream(&mut self) -> Option<Received> {
         let first_byte = self.byte()?;
         let mut length = 0;
         for place in 0..4 {
@@ -216,7 +242,8 @@ impl RawClient {
     /// Sends PINGREQ and reads PINGRESP: what was sent before has then been handled.
     #[track_caller]
     pub fn ping(&mut self) {
-        self.expect_nothing();
+        self.send(&pingreq());
+        self.read_kind(PINGRESP);
     }
 
     /// Subscribes to one filter with these options; panics unless just that QoS is granted.
@@ -229,7 +256,7 @@ impl RawClient {
     #[track_caller]
     pub fn subscribe_with(&mut self, properties: &[Property], filters: &[Filter]) {
         self.send(&subscribe(self.version, 0x7F01, properties, filters));
-        let (packet_id, _, reasons) = self.read().many_acks(SUBACK);
+        let (packet_id, _, reasons) = self.read_kind(SUBACK).many_acks(SUBACK);
         assert_eq!(packet_id, 0x7F01);
         let asked: Vec<u8> = filters.iter().map(|filter| filter.options & 3).collect();
         assert_eq!(reasons, asked, "not every subscription was granted");
@@ -239,7 +266,7 @@ impl RawClient {
     #[track_caller]
     pub fn unsubscribe(&mut self, filter: &str) {
         self.send(&unsubscribe(self.version, 0x7F02, &[filter]));
-        let (packet_id, _, _) = self.read().many_acks(UNSUBACK);
+        let (packet_id, _, _) = self.read_kind(UNSUBACK).many_acks(UNSUBACK);
         assert_eq!(packet_id, 0x7F02);
     }
 
@@ -258,10 +285,10 @@ impl RawClient {
         }
     }
 
-    /// The next packet is this acknowledgement, and no error.
+    /// The next packet but PUBLISH is this acknowledgement, and no error.
     #[track_caller]
     pub fn expect_ack(&mut self, kind: u8, packet_id: u16) {
-        let (id, reason, _) = self.read().ack(kind);
+        let (id, reason, _) = self.read_kind(kind).ack(kind);
         assert_eq!(id, packet_id, "acknowledgement of another packet");
         assert!(reason < 0x80, "refused with {reason:#04x}");
     }

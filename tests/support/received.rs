@@ -92,6 +92,8 @@ impl Received {
         let reason = fields.byte();
         let properties = if self.version.is_v5() { fields.properties() } else { Vec::new() };
         assert!(fields.0.is_empty(), "bytes left over: {self:02x?}");
+        self.must_be_allowed(reason);
+        assert!(reason == 0 || flags == 0, "Session Present with a refusal");
         ConnAckView { session_present: flags & 1 == 1, reason, properties }
     }
 
@@ -129,6 +131,7 @@ impl Received {
         let reason = if fields.0.is_empty() { 0 } else { fields.byte() };
         let properties = if fields.0.is_empty() { Vec::new() } else { fields.properties() };
         assert!(fields.0.is_empty(), "bytes left over: {self:02x?}");
+        self.must_be_allowed(reason);
         (packet_id, reason, properties)
     }
 
@@ -139,7 +142,9 @@ impl Received {
         let mut fields = Fields(&self.body);
         let packet_id = fields.two();
         let properties = if self.version.is_v5() { fields.properties() } else { Vec::new() };
-        (packet_id, properties, fields.0.to_vec())
+        let reasons = fields.0.to_vec();
+        reasons.iter().for_each(|reason| self.must_be_allowed(*reason));
+        (packet_id, properties, reasons)
     }
 
     /// Reason code and properties of a DISCONNECT or AUTH.
@@ -151,6 +156,37 @@ impl Received {
         let reason = if fields.0.is_empty() { 0 } else { fields.byte() };
         let properties = if fields.0.is_empty() { Vec::new() } else { fields.properties() };
         assert!(fields.0.is_empty(), "bytes left over: {self:02x?}");
+        self.must_be_allowed(reason);
+        assert!(find(&properties, 0x11).is_none(), "a server sends no Session Expiry Interval here");
         (reason, properties)
     }
+
+    /// Panics unless the standard lets a server use this reason code in this kind of packet.
+    #[track_caller]
+    fn must_be_allowed(&self, reason: u8) {
+        let allowed: &[u8] = match (self.kind(), self.version) {
+            (CONNACK, Version::V5) => &CONNACK_REASONS,
+            (CONNACK, Version::V3_1 | Version::V3_1_1) => &[0, 1, 2, 3, 4, 5],
+            (PUBACK | PUBREC, _) => &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99],
+            (PUBREL | PUBCOMP, _) => &[0, 0x92],
+            (SUBACK, Version::V5) => &[0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2],
+            (SUBACK, Version::V3_1 | Version::V3_1_1) => &[0, 1, 2, 0x80],
+            (UNSUBACK, _) => &[0, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91],
+            (DISCONNECT, _) => &DISCONNECT_REASONS,
+            _ => &[0, 0x18],
+        };
+        assert!(allowed.contains(&reason), "reason code {reason:#04x} is not for {self:02x?}");
+    }
 }
+
+/// 5.0 §3.2.2.2.
+const CONNACK_REASONS: [u8; 22] = [
+    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99,
+    0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+];
+
+/// 5.0 §3.14.2.1, those a server may send.
+const DISCONNECT_REASONS: [u8; 28] = [
+    0x00, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97,
+    0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
+];

@@ -1,0 +1,328 @@
+//! The verb connect: a CONNECT becomes the owner of a session, or is refused.
+//!
+//! Called by `net` with the first packet of a connection. What always holds: when it returns, the new connection owns
+//! the session and every earlier one has lost it [MQTT-3.1.4-3], however many fight for the identifier; an earlier
+//! owner is told by waking it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::handle::{PendingWill, SessionHandle, Takeovers};
+use super::{Broker, Counter, Deadline};
+use crate::codec::{Connect, ProtocolVersion, ReasonCode, Will};
+use crate::message::{Message, SessionNumber};
+use crate::session::{Lifetime, Link, LinkId, Outbox, OutgoingAliases, Session};
+use crate::store::{CommitSeq, Record};
+use crate::topic::{TopicError, TopicName};
+
+/// A connection that has sent its CONNECT.
+#[derive(Debug)]
+pub struct NewConnection<'a> {
+    /// The packet.
+    pub connect: &'a Connect<'a>,
+    /// Where it comes from.
+    pub peer: Option<SocketAddr>,
+    /// Wakes its task.
+    pub waker: Waker,
+    /// The time.
+    pub now: Instant,
+}
+
+/// A connection that owns its session.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The session.
+    pub handle: Arc<SessionHandle>,
+    /// The connection's name.
+    pub link: LinkId,
+    /// For the CONNACK [MQTT-3.2.2-2], [MQTT-3.2.2-3].
+    pub session_present: bool,
+    /// The Client Identifier is one we assigned [MQTT-3.1.3-6].
+    pub assigned: bool,
+    /// The Keep Alive in force, where it is not the client's (5.0) [MQTT-3.1.2-21].
+    pub server_keep_alive: Option<u16>,
+    /// The Session Expiry Interval in force, where it is not the client's (5.0).
+    pub session_expiry_interval: Option<u32>,
+    /// What the CONNACK has to wait for.
+    pub sequence: CommitSeq,
+}
+
+/// Why a CONNECT is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// [MQTT-3.1.3-8], or forbidden by `session.allow_empty_client_id`.
+    #[error("the client identifier is empty")]
+    EmptyClientId,
+    /// `limits.max_client_id_length`
+    #[error("the client identifier is longer than limits.max_client_id_length")]
+    LongClientId,
+    /// `limits.max_sessions`
+    #[error("there are limits.max_sessions sessions already")]
+    TooManySessions,
+    /// [MQTT-3.2.2-12]
+    #[error("the will's QoS is higher than session.max_qos")]
+    WillQoS,
+    /// [MQTT-3.2.2-13]
+    #[error("the will is to be retained, and retained.enabled is off")]
+    WillRetain,
+    /// The Will Topic is no Topic Name.
+    #[error("the will topic is not valid: {0}")]
+    WillTopic(TopicError),
+    /// [MQTT-4.12.0-1]
+    #[error("it asks for an authentication method that is not supported")]
+    AuthenticationMethod,
+    /// The broker is about to end.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+impl Refusal {
+    /// The Reason Code of the CONNACK.
+    pub fn reason(self) -> ReasonCode {
+        match self {
+            Self::EmptyClientId | Self::LongClientId => ReasonCode::ClientIdentifierNotValid,
+            Self::TooManySessions => ReasonCode::QuotaExceeded,
+            Self::WillQoS => ReasonCode::QoSNotSupported,
+            Self::WillRetain => ReasonCode::RetainNotSupported,
+            Self::WillTopic(_) => ReasonCode::TopicNameInvalid,
+            Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
+            Self::Stopping => ReasonCode::ServerUnavailable,
+        }
+    }
+}
+
+impl Broker {
+    /// Gives a connection its session: the one that stands under its Client Identifier, or a new one.
+    pub fn connect(&self, new: NewConnection<'_>) -> Result<Accepted, Refusal> {
+        let connect = new.connect;
+        if self.is_stopping() {
+            return Err(Refusal::Stopping);
+        }
+        if connect.properties.authentication_method.is_some() {
+            return Err(Refusal::AuthenticationMethod);
+        }
+        let client_id = self.client_id(connect)?;
+        let keep_alive = self.keep_alive(connect);
+        let lifetime = self.lifetime_of(connect);
+        let will = self.check_will(connect)?;
+        let link_id = self.next_link_id();
+        let link = self.link(link_id, &new, keep_alive);
+        let silence_allowed = link.silence_allowed;
+
+        let mut shard = self.registry.shard(&client_id);
+        let existing = shard.get(client_id.as_ref()).cloned();
+        let mut replaced = None;
+        let mut takeovers = Takeovers::default();
+        let mut lost_to: Option<(Option<SocketAddr>, u32)> = None;
+        let resumed = existing.filter(|existing| {
+            let mut state = existing.lock();
+            let rival = state.session.link.as_ref().map(|link| link.peer);
+            if let Some(peer) = rival {
+                lost_to = Some((peer, state.takeovers.count(new.now)));
+            }
+            takeovers = state.takeovers;
+            let resumable = !state.ended && !connect.clean_start && state.session.is_persistent();
+            if !resumable {
+                replaced = Some(existing.clone());
+            }
+            resumable
+        });
+        let session_present = resumed.is_some();
+        if !session_present && replaced.is_none() {
+            let most = self.settings.max_sessions as u64;
+            if self.sessions.load(Ordering::Relaxed) >= most {
+                return Err(Refusal::TooManySessions);
+            }
+        }
+        let handle = resumed.unwrap_or_else(|| {
+            let session = Session::new(lifetime, self.budget.clone());
+            let handle = Arc::new(SessionHandle::new(self.next_session_number(), &client_id, session));
+            shard.insert(client_id.as_ref().into(), handle.clone());
+            self.sessions.fetch_add(1, Ordering::Relaxed);
+            handle
+        });
+        let mut state = handle.lock();
+        let expired_meanwhile = state.ended;
+        if expired_meanwhile {
+            // Its expiry was under way: once more, and it is gone from the shard.
+            drop(state);
+            shard.remove(client_id.as_ref());
+            drop(shard);
+            return self.connect(new);
+        }
+        let will_of_old = state.will.take();
+        let old_link_lives = state.session.link.is_some();
+        for key in [state.keep_alive.take(), state.expiry.take(), state.will_due.take()] {
+            self.remove_deadline(key);
+        }
+        state.takeovers = takeovers;
+        state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.number, new.now)));
+        state.session.lifetime = lifetime;
+        let old_link = state.session.attach(link);
+        if let Some(allowed) = silence_allowed {
+            let deadline = Deadline::KeepAlive(Arc::downgrade(&handle), link_id);
+            state.keep_alive = Some(self.add_deadline(new.now + allowed, deadline));
+        }
+        handle.note_load(&state);
+        drop(state);
+        drop(shard);
+
+        if !old_link_lives {
+            let connected = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_connected.fetch_max(connected, Ordering::Relaxed);
+        }
+        if let Some((old_peer, count)) = lost_to {
+            self.note_takeover(&client_id, old_peer, new.peer, count);
+        }
+        // The old connection's Will: published if it is gone without a delay, dropped if the session goes on within
+        // the delay [MQTT-3.1.3-9]. A session that was not connected has only a Will that waits.
+        if old_link_lives {
+            self.publish_will(will_of_old.filter(|will| will.delay.is_zero()), new.now);
+        }
+        old_link.into_iter().for_each(|link| link.waker.wake());
+        if let Some(replaced) = replaced {
+            self.end_session(&replaced, false, new.now);
+        }
+        Ok(Accepted {
+            sequence: self.store_session(&handle, lifetime),
+            handle,
+            link: link_id,
+            session_present,
+            assigned: connect.client_id.is_empty(),
+            server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+            session_expiry_interval: self.granted_expiry(connect, lifetime),
+        })
+    }
+
+    fn client_id<'a>(&self, connect: &Connect<'a>) -> Result<Cow<'a, str>, Refusal> {
+        if connect.client_id.len() > self.settings.max_client_id_length {
+            return Err(Refusal::LongClientId);
+        }
+        if !connect.client_id.is_empty() {
+            return Ok(Cow::Borrowed(connect.client_id));
+        }
+        let may_be_empty = match connect.version {
+            ProtocolVersion::V3_1 => false,
+            ProtocolVersion::V3_1_1 => connect.clean_start,
+            ProtocolVersion::V5 => true,
+        };
+        if !may_be_empty || !self.settings.allow_empty_client_id {
+            return Err(Refusal::EmptyClientId);
+        }
+        let mut random = [0; 16];
+        // Without randomness an identifier could be guessed and taken over.
+        getrandom::fill(&mut random).map_err(|_| Refusal::EmptyClientId)?;
+        Ok(Cow::Owned(format!("auto-{:032x}", u128::from_be_bytes(random))))
+    }
+
+    fn keep_alive(&self, connect: &Connect<'_>) -> u16 {
+        let most = self.settings.max_keep_alive;
+        let too_long = most > 0 && (connect.keep_alive == 0 || connect.keep_alive > most);
+        // Only a 5.0 client can be told of another Keep Alive than its own.
+        if too_long && connect.version == ProtocolVersion::V5 { most } else { connect.keep_alive }
+    }
+
+    fn lifetime_of(&self, connect: &Connect<'_>) -> Lifetime {
+        match connect.version {
+            ProtocolVersion::V5 => self.lifetime(connect.properties.session_expiry_interval.unwrap_or(0)),
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => Lifetime::Connection,
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => {
+                self.settings.expiry_3x.map_or(Lifetime::Forever, Lifetime::After)
+            }
+        }
+    }
+
+    fn granted_expiry(&self, connect: &Connect<'_>, lifetime: Lifetime) -> Option<u32> {
+        let granted = match lifetime {
+            Lifetime::Connection => 0,
+            Lifetime::After(after) => u32::try_from(after.as_secs()).unwrap_or(u32::MAX),
+            Lifetime::Forever => u32::MAX,
+        };
+        let asked = connect.properties.session_expiry_interval.unwrap_or(0);
+        (connect.version == ProtocolVersion::V5 && granted != asked).then_some(granted)
+    }
+
+    fn check_will<'c, 'a>(
+        &self,
+        connect: &'c Connect<'a>,
+    ) -> Result<Option<(&'a TopicName, &'c Will<'a>)>, Refusal> {
+        let Some(will) = &connect.will else { return Ok(None) };
+        if will.qos > self.settings.maximum_qos {
+            return Err(Refusal::WillQoS);
+        }
+        if will.retain && !self.settings.retained.available {
+            return Err(Refusal::WillRetain);
+        }
+        let topic = TopicName::parse(will.topic.as_bytes()).map_err(Refusal::WillTopic)?;
+        Ok(Some((topic, will)))
+    }
+
+    fn link(&self, id: LinkId, new: &NewConnection<'_>, keep_alive: u16) -> Link {
+        let properties = &new.connect.properties;
+        let aliases =
+            properties.topic_alias_maximum.unwrap_or(0).min(self.settings.topic_alias_maximum_outgoing);
+        let receive_maximum = properties.receive_maximum.map_or(u16::MAX, |maximum| maximum.get());
+        Link {
+            id,
+            version: new.connect.version,
+            peer: new.peer,
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            window: receive_maximum.min(self.settings.session.max_inflight),
+            aliases: (aliases > 0).then(|| Box::new(OutgoingAliases::new(aliases))),
+            outbox: Outbox::default(),
+            unwritten: 0,
+            waker: new.waker.clone(),
+            scheduled: false,
+            close: None,
+            last_packet: new.now,
+            silence_allowed: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
+            blocked_since: None,
+            watched: false,
+            to_resend: 0,
+        }
+    }
+
+    fn store_session(&self, handle: &SessionHandle, lifetime: Lifetime) -> CommitSeq {
+        let expiry = match lifetime {
+            Lifetime::Connection => return CommitSeq::default(),
+            Lifetime::After(after) => Some(after),
+            Lifetime::Forever => None,
+        };
+        self.store.append(Record::Session { number: handle.number, client_id: &handle.client_id, expiry })
+    }
+
+    fn note_takeover(
+        &self,
+        client_id: &str,
+        old: Option<SocketAddr>,
+        new: Option<SocketAddr>,
+        in_this_minute: u32,
+    ) {
+        self.counters.add(Counter::Takeovers, 1);
+        // Two clients that fight for one identifier do so for hours: a line for 1, 2, 4, 8 … in a minute.
+        if in_this_minute.is_power_of_two() {
+            tracing::info!(
+                client = client_id,
+                from = old.map(tracing::field::display),
+                by = new.map(tracing::field::display),
+                in_this_minute,
+                "a session was taken over by another connection with the same client identifier"
+            );
+        }
+    }
+}
+
+fn pending_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber, now: Instant) -> PendingWill {
+    let seconds = |interval: u32| Duration::from_secs(interval.into());
+    PendingWill {
+        message: Message::of_will(topic, will, publisher, now),
+        expiry: will.properties.message_expiry_interval.map(seconds),
+        delay: will.delay_interval.map_or(Duration::ZERO, seconds),
+    }
+}

@@ -1,0 +1,209 @@
+//! How connections and sessions end: the Will, expiry, take-over, and the deadlines that lead there.
+//!
+//! Called by `net` when a connection is gone, and by the timer. Clauses: [MQTT-3.1.2-8] to [MQTT-3.1.2-10],
+//! [MQTT-3.1.2-22], [MQTT-3.1.2-23], [MQTT-3.1.3-9], [MQTT-3.14.4-3].
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::handle::{PendingWill, SessionHandle, SessionState};
+use super::{Broker, Counter, Deadline};
+use crate::message::Message;
+use crate::session::{Close, Lifetime, LinkId, Queued, Report};
+use crate::store::Record;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client sent DISCONNECT; 5.0 clients may ask for their Will all the same (0x04), and may change their
+    /// Session Expiry Interval.
+    Disconnect {
+        /// The Will is not published [MQTT-3.1.2-10].
+        discard_will: bool,
+        /// The new interval, in seconds.
+        session_expiry_interval: Option<u32>,
+    },
+    /// Everything else.
+    Broken,
+}
+
+impl Broker {
+    /// Takes a connection away from its session. Nothing happens if another connection has the session already:
+    /// then its owner has settled everything.
+    pub fn disconnect(&self, handle: &Arc<SessionHandle>, link: LinkId, ending: Ending, now: Instant) {
+        let mut state = handle.lock();
+        if state.session.detach(link).is_none() {
+            return;
+        }
+        self.connected.fetch_sub(1, Ordering::Relaxed);
+        self.remove_deadline(state.keep_alive.take());
+        if let Ending::Disconnect { discard_will, session_expiry_interval } = ending {
+            if discard_will {
+                state.will = None;
+            }
+            if let Some(seconds) = session_expiry_interval {
+                state.session.lifetime = self.lifetime(seconds);
+            }
+        }
+        let returned = self.returned_group_messages(&mut state);
+        let mut will = None;
+        match state.session.lifetime {
+            Lifetime::Connection => {
+                drop(state);
+                self.give_back(returned, now);
+                return self.end_session(handle, false, now);
+            }
+            Lifetime::After(after) => {
+                state.expiry = now
+                    .checked_add(after)
+                    .map(|at| self.add_deadline(at, Deadline::SessionExpiry(Arc::downgrade(handle))));
+            }
+            Lifetime::Forever => {}
+        }
+        match &state.will {
+            Some(pending) if pending.delay.is_zero() => will = state.will.take(),
+            // If the session ends before, the Will is published then [MQTT-3.1.3-9].
+            Some(pending) => {
+                let at = now.checked_add(pending.delay);
+                state.will_due = at.map(|at| self.add_deadline(at, Deadline::Will(Arc::downgrade(handle))));
+            }
+            None => {}
+        }
+        handle.note_load(&state);
+        drop(state);
+        self.give_back(returned, now);
+        self.publish_will(will, now);
+    }
+
+    /// Ends a session: its subscriptions, its queue, its place under its Client Identifier; a Will that still
+    /// waits is published. With `only_if_left`, a session that has a connection (again) is spared.
+    pub(super) fn end_session(&self, handle: &Arc<SessionHandle>, only_if_left: bool, now: Instant) {
+        let mut state = handle.lock();
+        let was_connected = state.session.link.is_some();
+        if state.ended || (only_if_left && was_connected) {
+            return;
+        }
+        state.ended = true;
+        let returned = self.returned_group_messages(&mut state);
+        let subscriptions = std::mem::take(&mut state.subscriptions);
+        let groups = std::mem::take(&mut state.groups);
+        let will = state.will.take();
+        for key in [state.keep_alive.take(), state.expiry.take(), state.will_due.take()] {
+            self.remove_deadline(key);
+        }
+        state.replays = Vec::new();
+        let persistent = state.session.is_persistent();
+        // A link that is still there belongs to a connection that was taken over; it finds out by itself.
+        let waker = state.session.link.take().map(|link| link.waker);
+        state.session = crate::session::Session::new(Lifetime::Connection, self.budget.clone());
+        drop(state);
+        if was_connected {
+            self.connected.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.registry.remove(handle);
+        self.give_back(returned, now);
+        self.remove_subscriptions(handle, subscriptions, groups);
+        if persistent {
+            self.store.append(Record::SessionEnded { number: handle.number });
+        }
+        self.publish_will(will, now);
+        waker.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    /// Publishes a Will, if there is one. Its expiry begins now.
+    pub(super) fn publish_will(&self, will: Option<Box<PendingWill>>, now: Instant) {
+        if let Some(will) = will {
+            let mut message: Message = will.message;
+            message.expires_at = will.expiry.and_then(|expiry| now.checked_add(expiry));
+            self.publish_message(&Arc::new(message), now);
+        }
+    }
+
+    /// The lifetime that a Session Expiry Interval in seconds asks for, within the bound.
+    pub(super) fn lifetime(&self, seconds: u32) -> Lifetime {
+        match (seconds, self.settings.max_expiry) {
+            (0, _) => Lifetime::Connection,
+            (u32::MAX, None) => Lifetime::Forever,
+            (seconds, None) => Lifetime::After(Duration::from_secs(seconds.into())),
+            (seconds, Some(most)) => Lifetime::After(Duration::from_secs(seconds.into()).min(most)),
+        }
+    }
+
+    pub(super) fn expire_session(&self, handle: &Weak<SessionHandle>, now: Instant) {
+        let Some(handle) = handle.upgrade() else { return };
+        self.counters.add(Counter::SessionsExpired, 1);
+        tracing::debug!(client = %handle.client_id, "a session has expired");
+        self.end_session(&handle, true, now);
+    }
+
+    pub(super) fn publish_due_will(&self, handle: &Weak<SessionHandle>, now: Instant) {
+        let Some(handle) = handle.upgrade() else { return };
+        let mut state = handle.lock();
+        state.will_due = None;
+        let will = if state.session.link.is_none() { state.will.take() } else { None };
+        drop(state);
+        self.publish_will(will, now);
+    }
+
+    /// Ends a connection that was silent for one and a half times its Keep Alive [MQTT-3.1.2-22], or looks again
+    /// when that would be.
+    pub(super) fn check_keep_alive(&self, weak: &Weak<SessionHandle>, id: LinkId, now: Instant) {
+        let Some(handle) = weak.upgrade() else { return };
+        let mut state = handle.lock();
+        let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
+        let Some(allowed) = link.silence_allowed else { return };
+        let due = link.last_packet + allowed;
+        if due <= now {
+            let waker = link.request_close(Close::KeepAliveTimeout);
+            state.keep_alive = None;
+            drop(state);
+            waker.into_iter().for_each(std::task::Waker::wake);
+        } else {
+            state.keep_alive = Some(self.add_deadline(due, Deadline::KeepAlive(weak.clone(), id)));
+        }
+    }
+
+    /// Ends a connection whose client has read nothing for `limits.write_timeout`.
+    pub(super) fn check_blocked(&self, weak: &Weak<SessionHandle>, id: LinkId, now: Instant) {
+        let Some(handle) = weak.upgrade() else { return };
+        let mut state = handle.lock();
+        let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
+        let Some(since) = link.blocked_since else {
+            link.watched = false;
+            return;
+        };
+        let due = since + self.settings.write_timeout;
+        if due <= now {
+            let waker = link.request_close(Close::WriteTimeout);
+            drop(state);
+            waker.into_iter().for_each(std::task::Waker::wake);
+        } else {
+            drop(state);
+            self.add_deadline(due, Deadline::Blocked(weak.clone(), id));
+        }
+    }
+
+    /// QoS 1 messages of shared groups that the session had in flight: they go to another member at once
+    /// [MQTT-4.8.2-5].
+    fn returned_group_messages(
+        &self,
+        state: &mut SessionState,
+    ) -> Vec<(crate::session::GroupNumber, Queued)> {
+        if state.groups.is_empty() { Vec::new() } else { state.session.release_group_messages() }
+    }
+
+    fn give_back(&self, mut returned: Vec<(crate::session::GroupNumber, Queued)>, now: Instant) {
+        returned.sort_by_key(|(number, _)| number.0);
+        let mut report = Report::default();
+        for one_group in returned.chunk_by(|one, other| one.0 == other.0) {
+            let Some((number, _)) = one_group.first() else { continue };
+            let queued = one_group.iter().map(|(_, queued)| queued.clone()).collect();
+            if let Some(group) = self.group(*number) {
+                group.take_back(queued, self.context(now), &mut report);
+            }
+        }
+        self.settle(&mut report);
+    }
+}

@@ -1,0 +1,341 @@
+//! Shared subscriptions: a group of sessions that share the messages of one filter, §4.8.2.
+//!
+//! The queue belongs to the group, not to its members: a message with QoS 1 or 2 waits there until a connected
+//! member has room in its window, so a slow or offline member never hoards, and a group with nobody connected
+//! loses nothing. Owner: [`super::Broker`], which finds groups by name and filter; they also stand in the trie.
+//! What always holds: a group's lock is taken before a member's; a message is in the queue or in one member's
+//! hands, never in both. Clauses: [MQTT-4.8.2-3] to [MQTT-4.8.2-6].
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use parking_lot::Mutex;
+
+use super::handle::{Granted, SessionHandle};
+use crate::codec::QoS;
+use crate::config::SharedStrategy;
+use crate::message::{Expiry, Message, Run, SessionNumber};
+use crate::session::{
+    Context, DropReason, GroupNumber, Pushed, Queue, QueueBudget, Queued, Report, Session, Terms,
+};
+use crate::topic::TopicFilter;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Group {
+    /// Its number, unique while the broker lives.
+    pub number: GroupNumber,
+    /// The ShareName.
+    pub name: Box<str>,
+    /// The Topic Filter.
+    pub filter: TopicFilter,
+    strategy: SharedStrategy,
+    /// Length of the queue, readable without the lock.
+    waiting: AtomicUsize,
+    state: Mutex<GroupState>,
+}
+
+#[derive(Debug)]
+struct GroupState {
+    members: Vec<Member>,
+    queue: Queue,
+    /// Whose turn it is.
+    next: usize,
+    hasher: DefaultHashBuilder,
+    /// Choices made, for the random ones.
+    choices: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    handle: Arc<SessionHandle>,
+    granted: Granted,
+}
+
+/// What of a message decides to whom it goes.
+#[derive(Clone, Copy)]
+struct Ticket<'a> {
+    qos: QoS,
+    publisher: SessionNumber,
+    topic: &'a str,
+}
+
+impl Group {
+    /// A group without members.
+    pub fn new(
+        number: GroupNumber,
+        name: Box<str>,
+        filter: TopicFilter,
+        strategy: SharedStrategy,
+        budget: Arc<QueueBudget>,
+    ) -> Self {
+        let state = GroupState {
+            members: Vec::new(),
+            queue: Queue::new(budget),
+            next: 0,
+            hasher: DefaultHashBuilder::default(),
+            choices: 0,
+        };
+        Self { number, name, filter, strategy, waiting: AtomicUsize::new(0), state: Mutex::new(state) }
+    }
+
+    /// Adds a member or renews what it is granted; whether it is new.
+    pub fn join(&self, handle: &Arc<SessionHandle>, granted: Granted) -> bool {
+        let mut state = self.state.lock();
+        match state.members.iter_mut().find(|member| member.handle.number == handle.number) {
+            Some(member) => {
+                member.granted = granted;
+                false
+            }
+            None => {
+                state.members.push(Member { handle: handle.clone(), granted });
+                true
+            }
+        }
+    }
+
+    /// Removes a member; whether none is left.
+    pub fn leave(&self, number: SessionNumber) -> bool {
+        let mut state = self.state.lock();
+        state.members.retain(|member| member.handle.number != number);
+        state.members.is_empty()
+    }
+
+    /// How many members it has.
+    pub fn members(&self) -> usize {
+        self.state.lock().members.len()
+    }
+
+    /// Whether messages wait for a member with room.
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Gives each message of a run to one member, or to the queue.
+    pub fn deliver(&self, run: &Run<'_>, context: Context<'_>, report: &mut Report) {
+        let mut state = self.state.lock();
+        for incoming in run.messages {
+            let qos = incoming.publish.qos;
+            let ticket = Ticket { qos, publisher: run.publisher, topic: run.topic.as_str() };
+            let single = Run { messages: std::slice::from_ref(incoming), plain: None, ..*run };
+            let given = (qos == QoS::AtMostOnce || state.queue.is_empty())
+                && state.offer(self, ticket, context, report, &mut |session, terms, report| {
+                    session.deliver(&single, terms, context, report);
+                });
+            if !given && !state.enqueue(qos, || run.keep(incoming).clone(), context, report) {
+                incoming.reject();
+            }
+        }
+        self.note_waiting(&state);
+    }
+
+    /// The same for a message that is kept.
+    pub fn deliver_kept(&self, message: &Arc<Message>, context: Context<'_>, report: &mut Report) {
+        let mut state = self.state.lock();
+        let qos = message.qos;
+        let given = (qos == QoS::AtMostOnce || state.queue.is_empty())
+            && state.offer_kept(self, message, context, report);
+        if !given {
+            state.enqueue(qos, || message.clone(), context, report);
+        }
+        self.note_waiting(&state);
+    }
+
+    /// Gives a member that has room what waits.
+    pub fn pump(&self, handle: &SessionHandle, context: Context<'_>, report: &mut Report) {
+        let mut state = self.state.lock();
+        let Some(granted) = state
+            .members
+            .iter()
+            .find(|member| member.handle.number == handle.number)
+            .map(|member| member.granted.clone())
+        else {
+            return;
+        };
+        let mut member = handle.lock();
+        while can_take(&member.session, QoS::AtLeastOnce, context) {
+            let Some(queued) = state.queue.pop() else { break };
+            let terms = Terms { group: Some(self.number), ..granted.terms(false) };
+            let retain = queued.message.retain && granted.retain_as_published;
+            member.session.deliver_kept(&queued.message, retain, &terms, context, report);
+        }
+        handle.note_load(&member);
+        drop(member);
+        self.note_waiting(&state);
+    }
+
+    /// Takes messages back from a member whose connection broke, and gives them to others at once if they have
+    /// room [MQTT-4.8.2-5].
+    pub fn take_back(&self, returned: Vec<Queued>, context: Context<'_>, report: &mut Report) {
+        let mut state = self.state.lock();
+        if state.members.is_empty() {
+            return;
+        }
+        state.queue.put_back(returned);
+        while let Some(queued) = state.queue.pop() {
+            if queued.message.expiry(context.now) == Expiry::Expired {
+                report.dropped[DropReason::Expired as usize] += 1;
+            } else if !state.offer_kept(self, &queued.message, context, report) {
+                state.queue.put_back(vec![queued]);
+                break;
+            }
+        }
+        self.note_waiting(&state);
+    }
+
+    /// Messages that wait.
+    pub fn queued(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    fn note_waiting(&self, state: &GroupState) {
+        self.waiting.store(state.queue.len(), Ordering::Release);
+    }
+}
+
+impl GroupState {
+    fn offer_kept(
+        &mut self,
+        group: &Group,
+        message: &Arc<Message>,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> bool {
+        let ticket =
+            Ticket { qos: message.qos, publisher: message.publisher, topic: message.topic().as_str() };
+        self.offer(group, ticket, context, report, &mut |session, terms, report| {
+            let retain = message.retain && terms.retain_as_published;
+            session.deliver_kept(message, retain, terms, context, report);
+        })
+    }
+
+    /// Offers a message to the members, the preferred one first; whether one took it.
+    fn offer(
+        &mut self,
+        group: &Group,
+        ticket: Ticket<'_>,
+        context: Context<'_>,
+        report: &mut Report,
+        deliver: &mut dyn FnMut(&mut Session, &Terms<'_>, &mut Report),
+    ) -> bool {
+        let count = self.members.len();
+        let first = self.preferred(group.strategy, ticket);
+        for step in 0..count {
+            let index = (first + step) % count;
+            let Some(member) = self.members.get(index) else { continue };
+            let mut state = member.handle.lock();
+            let qos = ticket.qos.min(member.granted.qos);
+            if state.ended || !can_take(&state.session, qos, context) {
+                continue;
+            }
+            let terms = Terms { group: Some(group.number), ..member.granted.terms(false) };
+            deliver(&mut state.session, &terms, report);
+            member.handle.note_load(&state);
+            drop(state);
+            self.next = if group.strategy == SharedStrategy::Sticky { index } else { index + 1 };
+            return true;
+        }
+        false
+    }
+
+    fn preferred(&mut self, strategy: SharedStrategy, ticket: Ticket<'_>) -> usize {
+        let count = self.members.len().max(1);
+        match strategy {
+            SharedStrategy::RoundRobin | SharedStrategy::Sticky => self.next % count,
+            SharedStrategy::LeastInFlight => {
+                let turn = self.next % count;
+                (0..count)
+                    .map(|step| (turn + step) % count)
+                    .min_by_key(|index| self.members.get(*index).map_or(u32::MAX, |m| m.handle.load()))
+                    .unwrap_or(turn)
+            }
+            SharedStrategy::Random => {
+                self.choices += 1;
+                self.hasher.hash_one(self.choices) as usize % count
+            }
+            SharedStrategy::HashClient => self.hasher.hash_one(ticket.publisher.0) as usize % count,
+            SharedStrategy::HashTopic => {
+                let mut hasher = self.hasher.build_hasher();
+                hasher.write(ticket.topic.as_bytes());
+                hasher.finish() as usize % count
+            }
+        }
+    }
+
+    /// Queues a message that no member can take now; QoS 0 does not wait, as for a session that is not connected.
+    /// `false` if the publisher is to be told that there is no room.
+    fn enqueue(
+        &mut self,
+        qos: QoS,
+        message: impl FnOnce() -> Arc<Message>,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> bool {
+        if qos == QoS::AtMostOnce {
+            return true;
+        }
+        let queued = Queued { message: message(), identifiers: None, qos, retain: false };
+        let (dropped, accepted) = match self.queue.push(queued, &context.limits.queue, context.now) {
+            Pushed::Queued => (0, true),
+            Pushed::Displaced(count) => (count, true),
+            Pushed::Dropped => (1, true),
+            Pushed::Rejected => (1, false),
+        };
+        report.queued += 1;
+        report.dropped[DropReason::QueueFull as usize] += u64::from(dropped);
+        accepted
+    }
+}
+
+/// Whether a session can be given a message of this QoS now.
+fn can_take(session: &Session, qos: QoS, context: Context<'_>) -> bool {
+    let reads = session.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_hard);
+    reads && (qos == QoS::AtMostOnce || session.has_room())
+}
+
+/// All groups, by ShareName and filter.
+#[derive(Debug, Default)]
+pub struct GroupTable {
+    by_name: HashMap<(Box<str>, Box<str>), Arc<Group>>,
+    by_number: HashMap<GroupNumber, Arc<Group>>,
+    numbers: u32,
+}
+
+impl GroupTable {
+    /// The group of a name and filter.
+    pub fn find(&self, name: &str, filter: &TopicFilter) -> Option<&Arc<Group>> {
+        self.by_name.get(&(Box::from(name), Box::from(filter.as_str())))
+    }
+
+    /// The group of a number.
+    pub fn get(&self, number: GroupNumber) -> Option<&Arc<Group>> {
+        self.by_number.get(&number)
+    }
+
+    /// Adds a group that `make` builds around its number. `None` after four billion groups.
+    pub fn insert(&mut self, make: impl FnOnce(GroupNumber) -> Group) -> Option<Arc<Group>> {
+        self.numbers = self.numbers.checked_add(1)?;
+        let group = Arc::new(make(GroupNumber(std::num::NonZeroU32::new(self.numbers)?)));
+        self.by_name.insert((group.name.clone(), group.filter.as_str().into()), group.clone());
+        self.by_number.insert(group.number, group.clone());
+        Some(group)
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// How many members they have together.
+    pub fn members(&self) -> usize {
+        self.by_number.values().map(|group| group.members()).sum()
+    }
+
+    /// Removes a group.
+    pub fn remove(&mut self, group: &Group) {
+        self.by_name.remove(&(group.name.clone(), Box::from(group.filter.as_str())));
+        self.by_number.remove(&group.number);
+    }
+}

@@ -1,0 +1,160 @@
+//! A session as the broker holds it: the session's own state and what the broker knows about it, under one lock.
+//!
+//! Owner: the registry; also held by the trie, by match caches, by shared groups and by the connection. What always
+//! holds: of all session locks a thread holds at most one, and takes no other lock but the deadlines' under it; a
+//! shared group's lock is taken before a member's. An ended session takes nothing any more and never comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::deadlines::DeadlineKey;
+use super::groups::Group;
+use crate::message::{Message, SessionNumber};
+use crate::routing::{Cursor, FilterId};
+use crate::session::{Session, Terms};
+use crate::topic::TopicFilter;
+
+/// See the module.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// Its number, never used again.
+    pub number: SessionNumber,
+    /// Its Client Identifier.
+    pub client_id: Box<str>,
+    /// [`Session::load`], readable without the lock: a hint for the choice among a group's members.
+    load: AtomicU32,
+    state: Mutex<SessionState>,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub struct SessionState {
+    /// The session.
+    pub session: Session,
+    /// It has ended: nothing may be added to it.
+    pub ended: bool,
+    /// The filters under which it stands in the trie, without those of groups.
+    pub subscriptions: HashSet<FilterId>,
+    /// The groups it is a member of.
+    pub groups: Vec<Arc<Group>>,
+    /// The Will of its present or last connection, not published yet.
+    pub will: Option<Box<PendingWill>>,
+    /// Retained messages still to be sent for its subscriptions.
+    pub replays: Vec<Replay>,
+    /// When its keep alive is to be looked at.
+    pub keep_alive: Option<DeadlineKey>,
+    /// When it expires, or its Will is to be published; only while it is not connected.
+    pub expiry: Option<DeadlineKey>,
+    /// See `expiry`.
+    pub will_due: Option<DeadlineKey>,
+    /// How often it was taken over lately.
+    pub takeovers: Takeovers,
+}
+
+/// Take-overs of one Client Identifier within a minute.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Takeovers {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Takeovers {
+    /// Counts one more; how many there were in this minute.
+    pub fn count(&mut self, now: Instant) -> u32 {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(60)) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count += 1;
+        self.count
+    }
+}
+
+/// A Will that waits for the connection to end, or for its delay.
+#[derive(Debug)]
+pub struct PendingWill {
+    /// What is published. Its expiry counts from its publication, so it is kept as an interval.
+    pub message: Message,
+    /// Message Expiry Interval.
+    pub expiry: Option<Duration>,
+    /// Will Delay Interval.
+    pub delay: Duration,
+}
+
+/// The retained messages that a new subscription is still to get.
+#[derive(Debug)]
+pub struct Replay {
+    /// The subscription's filter.
+    pub filter: TopicFilter,
+    /// Where to go on.
+    pub cursor: Option<Cursor>,
+    /// On what terms.
+    pub granted: Granted,
+}
+
+/// What the matching subscriptions of one session grant together.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The highest granted QoS.
+    pub qos: crate::codec::QoS,
+    /// RETAIN is passed on as published.
+    pub retain_as_published: bool,
+    /// The Subscription Identifiers, if any.
+    pub identifiers: Option<Arc<[u32]>>,
+}
+
+impl Granted {
+    /// As terms of a delivery that goes through no group.
+    pub fn terms(&self, several: bool) -> Terms<'_> {
+        Terms {
+            qos: self.qos,
+            retain_as_published: self.retain_as_published,
+            identifiers: self.identifiers.as_ref(),
+            group: None,
+            several,
+        }
+    }
+}
+
+impl SessionHandle {
+    /// A new session's handle.
+    pub fn new(number: SessionNumber, client_id: &str, session: Session) -> Self {
+        Self {
+            number,
+            client_id: client_id.into(),
+            load: AtomicU32::new(u32::MAX),
+            state: Mutex::new(SessionState {
+                session,
+                ended: false,
+                subscriptions: HashSet::new(),
+                groups: Vec::new(),
+                will: None,
+                replays: Vec::new(),
+                keep_alive: None,
+                expiry: None,
+                will_due: None,
+                takeovers: Takeovers::default(),
+            }),
+        }
+    }
+
+    /// Locks the session.
+    pub fn lock(&self) -> MutexGuard<'_, SessionState> {
+        self.state.lock()
+    }
+
+    /// The hint of how much its client has to do, [`Session::load`].
+    pub fn load(&self) -> u32 {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Renews the hint, for members of shared groups.
+    pub fn note_load(&self, state: &SessionState) {
+        if !state.groups.is_empty() {
+            self.load.store(state.session.load(), Ordering::Relaxed);
+        }
+    }
+}

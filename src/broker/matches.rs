@@ -1,0 +1,188 @@
+//! Who gets the messages of a topic: the trie asked once, the answer kept as long as it is true.
+//!
+//! Owner: [`super::Broker`]. Every worker thread has a cache of its own, so the lock around it is never fought for; an
+//! entry is good for one stamp of the topic's generations, so a storm of subscriptions elsewhere empties nothing.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::groups::Group;
+use super::handle::{Granted, SessionHandle};
+use crate::codec::SubscriptionOptions;
+use crate::message::SessionNumber;
+use crate::routing::{Entry, Generations, Stamp, Trie};
+use crate::session::GroupNumber;
+use crate::topic::TopicName;
+
+/// Topics a worker's cache remembers at most.
+const CACHED_TOPICS: usize = 32 * 1024;
+
+/// Recipients they have together at most.
+const CACHED_RECIPIENTS: usize = 256 * 1024;
+
+/// What stands in the trie.
+#[derive(Debug)]
+pub enum Subscriber {
+    /// A session's own subscription.
+    Session {
+        /// Whose.
+        handle: Arc<SessionHandle>,
+        /// Its options.
+        options: SubscriptionOptions,
+        /// Its Subscription Identifier; 0: none.
+        identifier: u32,
+    },
+    /// A shared group.
+    Group(Arc<Group>),
+}
+
+/// Names a subscriber within one filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SubscriberKey {
+    /// A session.
+    Session(SessionNumber),
+    /// A group.
+    Group(GroupNumber),
+}
+
+impl Entry for Subscriber {
+    type Key = SubscriberKey;
+
+    fn key(&self) -> SubscriberKey {
+        match self {
+            Self::Session { handle, .. } => SubscriberKey::Session(handle.number),
+            Self::Group(group) => SubscriberKey::Group(group.number),
+        }
+    }
+}
+
+/// One session among a topic's recipients.
+#[derive(Debug)]
+pub struct Recipient {
+    /// Who.
+    pub handle: Arc<SessionHandle>,
+    granted: Granted,
+    own: Own,
+}
+
+/// What a session is granted of the messages it published itself [MQTT-3.8.3-3].
+#[derive(Debug)]
+enum Own {
+    /// The same: none of its subscriptions has No Local.
+    Same,
+    /// Nothing: all have.
+    Nothing,
+    /// What those without it grant.
+    Less(Box<Granted>),
+}
+
+impl Recipient {
+    /// What it is granted of a publisher's messages, if anything.
+    pub fn granted(&self, publisher: SessionNumber) -> Option<&Granted> {
+        match &self.own {
+            Own::Nothing if publisher == self.handle.number => None,
+            Own::Less(granted) if publisher == self.handle.number => Some(granted),
+            Own::Same | Own::Nothing | Own::Less(_) => Some(&self.granted),
+        }
+    }
+}
+
+/// The recipients of a topic: one entry a session, however many of its subscriptions match, and the groups.
+#[derive(Debug, Default)]
+pub struct Matches {
+    /// Sessions.
+    pub recipients: Box<[Recipient]>,
+    /// Shared groups.
+    pub groups: Box<[Arc<Group>]>,
+}
+
+impl Matches {
+    /// Asks the trie.
+    pub fn find(trie: &Trie<Subscriber>, topic: &TopicName) -> Self {
+        let mut found: Vec<(&Arc<SessionHandle>, SubscriptionOptions, u32)> = Vec::new();
+        let mut groups = Vec::new();
+        trie.for_each_match(topic, |subscriber| match subscriber {
+            Subscriber::Session { handle, options, identifier } => {
+                found.push((handle, *options, *identifier));
+            }
+            Subscriber::Group(group) => groups.push(group.clone()),
+        });
+        found.sort_by_key(|(handle, _, _)| handle.number);
+        let recipients = found
+            .chunk_by(|one, other| one.0.number == other.0.number)
+            .filter_map(|matching| {
+                let (handle, _, _) = matching.first()?;
+                let all = combine(matching.iter());
+                let others = matching.iter().filter(|(_, options, _)| !options.no_local);
+                let own = match others.clone().count() {
+                    count if count == matching.len() => Own::Same,
+                    0 => Own::Nothing,
+                    _ => Own::Less(Box::new(combine(others))),
+                };
+                Some(Recipient { handle: (*handle).clone(), granted: all, own })
+            })
+            .collect();
+        Self { recipients, groups: groups.into() }
+    }
+
+    /// Whether nobody gets them.
+    pub fn is_empty(&self) -> bool {
+        self.recipients.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// One copy, at the highest QoS [MQTT-3.3.4-2], with all identifiers [MQTT-3.3.4-3].
+fn combine<'a>(
+    matching: impl Iterator<Item = &'a (&'a Arc<SessionHandle>, SubscriptionOptions, u32)>,
+) -> Granted {
+    let mut granted = Granted { qos: Default::default(), retain_as_published: false, identifiers: None };
+    let mut identifiers = Vec::new();
+    for (_, options, identifier) in matching {
+        granted.qos = granted.qos.max(options.qos);
+        granted.retain_as_published |= options.retain_as_published;
+        if *identifier != 0 {
+            identifiers.push(*identifier);
+        }
+    }
+    granted.identifiers = (!identifiers.is_empty()).then(|| identifiers.into());
+    granted
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct MatchCache {
+    topics: HashMap<Box<str>, (Stamp, Arc<Matches>)>,
+    recipients: usize,
+}
+
+impl MatchCache {
+    /// The answer for a topic, if it is known and still true.
+    pub fn get(&self, topic: &TopicName, generations: &Generations) -> Option<Arc<Matches>> {
+        let (stamp, matches) = self.topics.get(topic.as_str())?;
+        generations.holds(*stamp).then(|| matches.clone())
+    }
+
+    /// Remembers an answer. A full cache starts anew: what is in use comes back at once.
+    pub fn insert(&mut self, topic: &TopicName, stamp: Stamp, matches: Arc<Matches>) {
+        if self.topics.len() >= CACHED_TOPICS || self.recipients >= CACHED_RECIPIENTS {
+            self.clear();
+        }
+        self.recipients += matches.recipients.len();
+        match self.topics.get_mut(topic.as_str()) {
+            Some(entry) => {
+                self.recipients -= entry.1.recipients.len();
+                *entry = (stamp, matches);
+            }
+            None => {
+                self.topics.insert(topic.as_str().into(), (stamp, matches));
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.topics.clear();
+        self.recipients = 0;
+    }
+}

@@ -1,0 +1,91 @@
+//! What a client's own connection asks of its session: output, acknowledgements, QoS 2 identifiers.
+//!
+//! Called by `net`, once a poll of the connection; a publisher that only sends locks its own session once for a
+//! whole batch.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Broker, Deadline, SessionHandle};
+use crate::session::{Batch, LinkId, Output, Report};
+
+/// What the connection tells, and asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// A packet came in since the last poll.
+    pub heard: bool,
+    /// Bytes taken from the outbox before and not written yet.
+    pub unwritten: usize,
+    /// Bytes were written since the last poll.
+    pub wrote: bool,
+    /// Something new can be written now.
+    pub take: bool,
+}
+
+/// What there is to do for the connection.
+#[derive(Debug)]
+pub struct Polled {
+    /// What to write, and whether to end.
+    pub output: Output,
+    /// More waits that could go out once this is written: poll again, after others had their turn.
+    pub more: bool,
+}
+
+impl Broker {
+    /// Fills the session's outbox with what waits for it, and takes it. The report must be settled. `None` if the connection has lost its
+    /// session.
+    pub fn poll(
+        &self,
+        handle: &Arc<SessionHandle>,
+        link_id: LinkId,
+        progress: Progress,
+        report: &mut Report,
+        now: Instant,
+    ) -> Option<Polled> {
+        let context = self.context(now);
+        let mut state = handle.lock();
+        if !state.session.is_attached(link_id) {
+            return None;
+        }
+        let link = state.session.link.as_mut()?;
+        link.unwritten = progress.unwritten;
+        if progress.heard {
+            link.last_packet = now;
+        }
+        if progress.unwritten == 0 {
+            link.blocked_since = None;
+        } else if progress.wrote || link.blocked_since.is_none() {
+            link.blocked_since = Some(now);
+            if !std::mem::replace(&mut link.watched, true) {
+                let deadline = Deadline::Blocked(Arc::downgrade(handle), link_id);
+                self.add_deadline(now + self.settings.write_timeout, deadline);
+            }
+        }
+        if !progress.take {
+            let output = Output { batch: Batch::default(), close: link.close, more: false };
+            return Some(Polled { output, more: false });
+        }
+        let mut more = false;
+        let waiting = state.groups.iter().any(|group| group.has_waiting());
+        if waiting || !state.replays.is_empty() {
+            let groups: Vec<_> = state.groups.iter().filter(|group| group.has_waiting()).cloned().collect();
+            let replays = !state.replays.is_empty();
+            drop(state);
+            for group in groups {
+                group.pump(handle, context, report);
+            }
+            if replays {
+                more = self.replay(handle, report, now);
+            }
+            // It is this connection that would be woken.
+            report.wakers.clear();
+            state = handle.lock();
+        }
+        let output = state.session.poll_output(link_id, context, report)?;
+        handle.note_load(&state);
+        drop(state);
+        self.settle(report);
+        more |= output.more;
+        Some(Polled { output, more })
+    }
+}

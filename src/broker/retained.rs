@@ -1,0 +1,169 @@
+//! Retained messages: the tree, its bounds, and the replay to new subscriptions.
+//!
+//! Owner: [`super::Broker`]. What always holds: at most one message a topic [MQTT-3.3.1-5]; an empty payload removes
+//! it [MQTT-3.3.1-6], [MQTT-3.3.1-7]; the bounds hold, and a message for which there is no room is not retained but
+//! still routed. The replay walks the tree in slices, each under the lock for some microseconds.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::handle::{Replay, SessionState};
+use super::{Broker, Deadline, SessionHandle};
+use crate::codec::QoS;
+use crate::message::{Expiry, Message};
+use crate::routing::RetainedTree;
+use crate::session::Report;
+use crate::store::{CommitSeq, Record};
+
+/// Messages taken out of the tree at a time, for one subscriber.
+const SLICE: usize = 128;
+
+/// Nodes of the tree walked at a time, for one subscriber.
+const SLICE_STEPS: usize = 1_024;
+
+/// Bounds of all retained messages together.
+#[derive(Debug, Clone, Copy)]
+pub struct RetainedLimits {
+    /// Whether messages are retained at all; if not, 5.0 clients are told so.
+    pub available: bool,
+    /// Messages at most.
+    pub messages: usize,
+    /// Bytes at most, as [`Message::cost`] counts them.
+    pub bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Retained {
+    tree: RetainedTree<Arc<Message>>,
+    bytes: u64,
+    limits: RetainedLimits,
+    /// Messages that were not retained for want of room.
+    refused: u64,
+}
+
+impl Retained {
+    /// An empty tree.
+    pub fn new(limits: RetainedLimits) -> Self {
+        Self { tree: RetainedTree::new(), bytes: 0, limits, refused: 0 }
+    }
+
+    /// Retains a message, or removes the topic's if the payload is empty. `false` if there is no room for it.
+    fn set(&mut self, message: &Arc<Message>) -> bool {
+        let previous = if message.payload().is_empty() {
+            self.tree.remove(message.topic())
+        } else {
+            let replaced = self.tree.get(message.topic()).map_or(0, |old| old.cost());
+            let is_new = replaced == 0;
+            let bytes = self.bytes - replaced + message.cost();
+            if bytes > self.limits.bytes || (is_new && self.tree.len() >= self.limits.messages) {
+                self.refused += 1;
+                // The older message must not stay: it would be older than one that was acknowledged.
+                let removed = self.tree.remove(message.topic());
+                self.bytes -= removed.map_or(0, |old| old.cost());
+                return false;
+            }
+            self.bytes += message.cost();
+            self.tree.insert(message.topic(), message.clone())
+        };
+        self.bytes -= previous.map_or(0, |old| old.cost());
+        true
+    }
+}
+
+impl Broker {
+    /// Retains a message, or removes its topic's.
+    pub(super) fn retain(&self, message: &Arc<Message>) -> CommitSeq {
+        if !self.settings.retained.available {
+            return CommitSeq::default();
+        }
+        let mut retained = self.retained.lock();
+        let room = retained.set(message);
+        let refused = retained.refused;
+        drop(retained);
+        if !room && refused.is_power_of_two() {
+            tracing::warn!(
+                refused,
+                topic = message.topic().as_str(),
+                "a message was not retained, there is no room: raise retained.max_messages or retained.max_bytes"
+            );
+        }
+        if let (true, Some(at)) = (room, message.expires_at) {
+            self.add_deadline(at, Deadline::RetainedExpiry(Arc::downgrade(message)));
+        }
+        if message.payload().is_empty() || !room {
+            self.store.append(Record::Forgotten { topic: message.topic().as_str() })
+        } else {
+            self.store.append(Record::Retained { message })
+        }
+    }
+
+    /// Removes a message whose time has come, unless another one stands in its place.
+    pub(super) fn expire_retained(&self, message: &Weak<Message>) {
+        let Some(message) = message.upgrade() else { return };
+        let mut retained = self.retained.lock();
+        if retained.tree.get(message.topic()).is_some_and(|found| Arc::ptr_eq(found, &message)) {
+            retained.tree.remove(message.topic());
+            retained.bytes -= message.cost();
+            drop(retained);
+            self.store.append(Record::Forgotten { topic: message.topic().as_str() });
+        }
+    }
+
+    /// Retained messages, and the bytes they take.
+    pub fn retained(&self) -> (usize, u64) {
+        let retained = self.retained.lock();
+        (retained.tree.len(), retained.bytes)
+    }
+
+    /// Sends the next retained messages that a session's new subscriptions are to get, as far as its window and
+    /// outbox have room. Whether more could be sent at once: the caller comes back, others first.
+    pub(super) fn replay(&self, handle: &SessionHandle, report: &mut Report, now: Instant) -> bool {
+        let context = self.context(now);
+        let mut slice: Vec<Arc<Message>> = Vec::new();
+        let mut state = handle.lock();
+        let Some(mut replay) = state.replays.pop() else { return false };
+        let room = room_for_replay(&state, &replay, context.limits.outbox_soft);
+        if room == 0 {
+            state.replays.push(replay);
+            return false;
+        }
+        drop(state);
+        // The connection alone takes replays out and puts them back, so nothing else touches this one meanwhile.
+        let cursor = self.retained.lock().tree.scan(
+            &replay.filter,
+            replay.cursor.as_ref(),
+            room.min(SLICE),
+            SLICE_STEPS,
+            &mut |message| slice.push(message.clone()),
+        );
+        let mut state = handle.lock();
+        if state.ended {
+            return false;
+        }
+        for message in slice.iter().filter(|message| message.expiry(now) != Expiry::Expired) {
+            // [MQTT-3.3.1-8]: RETAIN is set on what a new subscription gets.
+            state.session.deliver_kept(message, true, &replay.granted.terms(false), context, report);
+        }
+        if cursor.is_some() {
+            replay.cursor = cursor;
+            state.replays.push(replay);
+        }
+        !state.replays.is_empty()
+    }
+}
+
+/// How many messages of a replay the session can take now without queueing or dropping any.
+fn room_for_replay(state: &SessionState, replay: &Replay, outbox_soft: usize) -> usize {
+    let Some(link) = &state.session.link else { return 0 };
+    if link.pending() >= outbox_soft {
+        return 0;
+    }
+    match replay.granted.qos {
+        QoS::AtMostOnce => SLICE,
+        QoS::AtLeastOnce | QoS::ExactlyOnce if state.session.has_room() => {
+            usize::from(link.window.saturating_sub(state.session.in_flight()))
+        }
+        QoS::AtLeastOnce | QoS::ExactlyOnce => 0,
+    }
+}

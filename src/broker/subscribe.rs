@@ -1,0 +1,284 @@
+//! The verbs subscribe and unsubscribe.
+//!
+//! Called by `net`. What always holds: a session stands in the trie under exactly the filters in its state, because
+//! both change while the trie's write lock and the session's are held; an ended session is never added.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashSet;
+use thiserror::Error;
+
+use super::Broker;
+use super::groups::Group;
+use super::handle::{Granted, Replay, SessionHandle, SessionState};
+use super::matches::{Subscriber, SubscriberKey};
+use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest};
+use crate::routing::{FilterId, Trie};
+use crate::session::Report;
+use crate::store::{CommitSeq, Record};
+use crate::topic::{Target, TopicFilter};
+
+/// Why a whole SUBSCRIBE is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SubscribeError {
+    /// [MQTT-3.8.3-4]
+    #[error("it sets No Local on a shared subscription")]
+    NoLocalOnShared,
+}
+
+impl Broker {
+    /// Adds or replaces the subscriptions of a SUBSCRIBE: a reason code for each filter, in order
+    /// [MQTT-3.9.3-1], and what the SUBACK has to wait for.
+    pub fn subscribe(
+        &self,
+        handle: &Arc<SessionHandle>,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(Vec<ReasonCode>, CommitSeq), SubscribeError> {
+        let requests = &subscribe.requests;
+        if requests.iter().any(|request| request.options.no_local && request.filter.starts_with("$share/")) {
+            return Err(SubscribeError::NoLocalOnShared);
+        }
+        let identifier = subscribe.subscription_identifier.unwrap_or(0);
+        let mut sequence = CommitSeq::default();
+        let reasons = requests
+            .iter()
+            .map(|request| {
+                let mut options = request.options;
+                options.qos = options.qos.min(self.settings.maximum_qos);
+                let reason = match Target::parse(request.filter) {
+                    Err(_) => ReasonCode::TopicFilterInvalid,
+                    Ok(Target::Own(filter)) => self.subscribe_own(handle, filter, options, identifier),
+                    Ok(Target::Shared { group, filter }) => {
+                        self.subscribe_shared(handle, group, filter, options, identifier)
+                    }
+                };
+                if !reason.is_error() {
+                    sequence = sequence.max(self.store_subscription(handle, request, options, identifier));
+                }
+                reason
+            })
+            .collect();
+        Ok((reasons, sequence))
+    }
+
+    /// Ends the subscriptions of these filters: a reason code for each, in order.
+    pub fn unsubscribe(&self, handle: &Arc<SessionHandle>, filters: &[&str]) -> (Vec<ReasonCode>, CommitSeq) {
+        let mut sequence = CommitSeq::default();
+        let reasons = filters
+            .iter()
+            .map(|text| {
+                let found = match Target::parse(text) {
+                    Err(_) => return ReasonCode::TopicFilterInvalid,
+                    Ok(Target::Own(filter)) => self.unsubscribe_own(handle, &filter),
+                    Ok(Target::Shared { group, filter }) => self.unsubscribe_shared(handle, &group, &filter),
+                };
+                if !found {
+                    return ReasonCode::NoSubscriptionExisted;
+                }
+                if handle.lock().session.is_persistent() {
+                    let record = Record::Unsubscribed { number: handle.number, filter: text };
+                    sequence = sequence.max(self.store.append(record));
+                }
+                ReasonCode::Success
+            })
+            .collect();
+        (reasons, sequence)
+    }
+
+    /// How many subscriptions there are, a shared group's members counted singly.
+    pub fn subscriptions(&self) -> usize {
+        let own = self.trie.read().len();
+        let table = self.groups.read();
+        // Every group stands in the trie once.
+        own - table.len() + table.members()
+    }
+
+    /// How many shared groups there are.
+    pub fn shared_subscriptions(&self) -> usize {
+        self.groups.read().len()
+    }
+
+    /// Takes an ended session's filters out of the trie and its groups.
+    pub(super) fn remove_subscriptions(
+        &self,
+        handle: &Arc<SessionHandle>,
+        subscriptions: HashSet<FilterId>,
+        groups: Vec<Arc<Group>>,
+    ) {
+        if !subscriptions.is_empty() {
+            let mut trie = self.trie.write();
+            for id in subscriptions {
+                self.remove_from_trie(&mut trie, id, SubscriberKey::Session(handle.number));
+            }
+        }
+        for group in groups {
+            self.leave_group(handle, &group);
+        }
+    }
+
+    fn subscribe_own(
+        &self,
+        handle: &Arc<SessionHandle>,
+        filter: TopicFilter,
+        options: SubscriptionOptions,
+        identifier: u32,
+    ) -> ReasonCode {
+        let mut trie = self.trie.write();
+        let mut state = handle.lock();
+        if !self.may_subscribe(&state) {
+            return ReasonCode::QuotaExceeded;
+        }
+        let entry = Subscriber::Session { handle: handle.clone(), options, identifier };
+        let (id, replaced) = trie.insert(&filter, entry);
+        self.generations.changed(&filter);
+        state.subscriptions.insert(id);
+        let wants_retained = match options.retain_handling {
+            RetainHandling::SendAlways => true,
+            RetainHandling::SendIfNew => replaced.is_none(),
+            RetainHandling::DoNotSend => false,
+        };
+        if wants_retained {
+            let granted = Granted {
+                qos: options.qos,
+                retain_as_published: true,
+                identifiers: (identifier != 0).then(|| [identifier].into()),
+            };
+            state.replays.insert(0, Replay { filter, cursor: None, granted });
+        }
+        granted_reason(options.qos)
+    }
+
+    fn subscribe_shared(
+        &self,
+        handle: &Arc<SessionHandle>,
+        name: Box<str>,
+        filter: TopicFilter,
+        options: SubscriptionOptions,
+        identifier: u32,
+    ) -> ReasonCode {
+        let mut table = self.groups.write();
+        let group = match table.find(&name, &filter) {
+            Some(group) => group.clone(),
+            None => {
+                let (strategy, budget) = (self.settings.shared_strategy, self.budget.clone());
+                let made = table.insert(|number| Group::new(number, name, filter, strategy, budget));
+                let Some(group) = made else { return ReasonCode::QuotaExceeded };
+                let mut trie = self.trie.write();
+                trie.insert(&group.filter, Subscriber::Group(group.clone()));
+                self.generations.changed(&group.filter);
+                group
+            }
+        };
+        let granted = Granted {
+            qos: options.qos,
+            retain_as_published: options.retain_as_published,
+            identifiers: (identifier != 0).then(|| [identifier].into()),
+        };
+        let reason = {
+            let mut state = handle.lock();
+            if self.may_subscribe(&state) {
+                if !state.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
+                    state.groups.push(group.clone());
+                }
+                handle.note_load(&state);
+                granted_reason(options.qos)
+            } else {
+                ReasonCode::QuotaExceeded
+            }
+        };
+        if reason.is_error() {
+            if group.members() == 0 {
+                self.remove_group(&mut table, &group);
+            }
+        } else {
+            group.join(handle, granted);
+        }
+        reason
+    }
+
+    fn unsubscribe_own(&self, handle: &SessionHandle, filter: &TopicFilter) -> bool {
+        let mut trie = self.trie.write();
+        let Some(id) = trie.find(filter) else { return false };
+        let mut state = handle.lock();
+        if !state.subscriptions.remove(&id) {
+            return false;
+        }
+        state.replays.retain(|replay| replay.filter != *filter);
+        drop(state);
+        self.remove_from_trie(&mut trie, id, SubscriberKey::Session(handle.number));
+        true
+    }
+
+    fn unsubscribe_shared(&self, handle: &Arc<SessionHandle>, name: &str, filter: &TopicFilter) -> bool {
+        let group = self.groups.read().find(name, filter).cloned();
+        let Some(group) = group else { return false };
+        let mut state = handle.lock();
+        let before = state.groups.len();
+        state.groups.retain(|known| !Arc::ptr_eq(known, &group));
+        let was_member = state.groups.len() < before;
+        drop(state);
+        if was_member {
+            self.leave_group(handle, &group);
+        }
+        was_member
+    }
+
+    fn leave_group(&self, handle: &SessionHandle, group: &Arc<Group>) {
+        let mut table = self.groups.write();
+        if group.leave(handle.number) {
+            self.remove_group(&mut table, group);
+        } else {
+            // What waits may have waited for this one.
+            group.take_back(Vec::new(), self.context(Instant::now()), &mut Report::default());
+        }
+    }
+
+    /// Removes a group that has no member: what it held is gone with it.
+    fn remove_group(&self, table: &mut super::groups::GroupTable, group: &Group) {
+        table.remove(group);
+        let mut trie = self.trie.write();
+        if let Some(id) = trie.find(&group.filter) {
+            self.remove_from_trie(&mut trie, id, SubscriberKey::Group(group.number));
+        }
+    }
+
+    fn remove_from_trie(&self, trie: &mut Trie<Subscriber>, id: FilterId, key: SubscriberKey) {
+        let text = trie.filter_text(id);
+        trie.remove(id, key);
+        // The text came out of a valid filter.
+        if let Some(filter) = text.and_then(|text| TopicFilter::parse(&text).ok()) {
+            self.generations.changed(&filter);
+        }
+    }
+
+    fn may_subscribe(&self, state: &SessionState) -> bool {
+        !state.ended && state.subscriptions.len() + state.groups.len() < self.settings.max_subscriptions
+    }
+
+    fn store_subscription(
+        &self,
+        handle: &SessionHandle,
+        request: &SubscriptionRequest<'_>,
+        options: SubscriptionOptions,
+        identifier: u32,
+    ) -> CommitSeq {
+        if !handle.lock().session.is_persistent() {
+            return CommitSeq::default();
+        }
+        self.store.append(Record::Subscribed {
+            number: handle.number,
+            filter: request.filter,
+            options,
+            identifier,
+        })
+    }
+}
+
+fn granted_reason(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}

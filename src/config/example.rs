@@ -1,0 +1,95 @@
+//! The documentation of every key, as a TOML file that sets each to its default: `examples/fulmar.toml`.
+
+use super::key::Key;
+use super::table::{KEYS, LISTENER_KEYS, SECTIONS};
+use super::{Config, Listener};
+
+const WIDTH: usize = 100;
+
+const INTRODUCTION: &str = "The configuration of Fulmar: every key there is, with its default. Keys that are left \
+out keep their defaults, so a file of your own needs only what differs.";
+
+const HOW: &str = "Start with it: fulmar run -c fulmar.toml. Check it first: fulmar check -c fulmar.toml. Any key \
+but those of a listener can be overridden by an environment variable, as FULMAR__LIMITS__MAX_PACKET_SIZE=1MiB for \
+max_packet_size in [limits], and some by flags: see fulmar run --help.";
+
+const LISTENERS: &str = "Where clients connect; one [[listeners]] for each address. As soon as the file names one, \
+the default below is not in force any more.";
+
+/// The text of `examples/fulmar.toml`.
+pub fn example() -> String {
+    let mut text = String::new();
+    comment(&mut text, INTRODUCTION);
+    comment(&mut text, "");
+    comment(&mut text, HOW);
+
+    text.push('\n');
+    comment(&mut text, LISTENERS);
+    text.push_str("[[listeners]]\n");
+    rows(&mut text, LISTENER_KEYS.iter(), &Listener::default());
+
+    let defaults = Config::default();
+    for (section, doc) in SECTIONS {
+        text.push('\n');
+        comment(&mut text, doc);
+        text.push_str(&format!("[{section}]\n"));
+        rows(&mut text, KEYS.iter().filter(|key| section_of(key.name) == *section), &defaults);
+    }
+    text
+}
+
+fn rows<'a, T: 'a>(text: &mut String, keys: impl Iterator<Item = &'a Key<T>>, defaults: &T) {
+    for (index, key) in keys.enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        comment(text, key.doc);
+        comment(text, &format!("Takes {}.", key.expects()));
+        let field = key.name.rsplit('.').next().unwrap_or(key.name);
+        text.push_str(&format!("{field} = {}\n", key.show(defaults)));
+    }
+}
+
+fn section_of(name: &str) -> &str {
+    name.split_once('.').map_or("", |(section, _)| section)
+}
+
+/// Wrapped at words.
+fn comment(text: &mut String, words: &str) {
+    let mut line = String::from("#");
+    for word in words.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            text.push_str(&line);
+            text.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    text.push_str(&line);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    /// After a change of the table: `FULMAR_WRITE_EXAMPLE=1 cargo test --lib config::example`.
+    #[test]
+    fn the_file_in_the_repository_is_what_the_table_says_and_sets_the_defaults() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fulmar.toml");
+        if std::env::var_os("FULMAR_WRITE_EXAMPLE").is_some() {
+            std::fs::write(&path, example()).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&path).unwrap() == example(),
+            "examples/fulmar.toml is not what the table of keys says; write it anew with \
+             FULMAR_WRITE_EXAMPLE=1 cargo test --lib config::example"
+        );
+        let sources = Sources { file: Some(path), environment: Some(HashMap::new()), ..Sources::default() };
+        assert_eq!(load(&sources).unwrap(), Config::default());
+    }
+}

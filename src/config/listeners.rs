@@ -1,0 +1,118 @@
+//! The `[[listeners]]` of a file: a list of tables, each read by its own keys and then checked as a whole.
+//!
+//! Called by `load.rs` while it reads a file. A listener's address must be written, and so must be the choice
+//! to let everyone in where others can reach it; all else has a default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ::config::{Map, Value, ValueKind};
+
+use super::Listener;
+use super::load::{LISTENERS, Loader, TomlFile};
+use super::problem::{Fault, Place, closest};
+use super::table::LISTENER_KEYS;
+
+impl Loader {
+    /// Reads the list; what is wrong with any of them is told.
+    pub(super) fn listeners(&mut self, file: &TomlFile<'_>, value: &ValueKind) {
+        let ValueKind::Array(elements) = value else {
+            let expectation =
+                "expected a list: write [[listeners]], with two brackets, above each".to_owned();
+            return self.report_value(file.place(LISTENERS), LISTENERS, value, expectation);
+        };
+        if elements.is_empty() {
+            let expectation = "expected one listener at least; without any, leave the key out".to_owned();
+            return self.report_value(file.place(LISTENERS), LISTENERS, value, expectation);
+        }
+        self.config.listeners.clear();
+        for (index, element) in elements.iter().enumerate() {
+            let path = format!("{LISTENERS}[{index}]");
+            let ValueKind::Table(table) = &element.kind else {
+                let expectation = "expected a table: write [[listeners]] and its keys below".to_owned();
+                self.report_value(file.place(&path), &path, &element.kind, expectation);
+                continue;
+            };
+            self.listener(file, &path, table);
+        }
+    }
+
+    fn listener(&mut self, file: &TomlFile<'_>, path: &str, table: &Map<String, Value>) {
+        let name = format!("listener-{}", self.config.listeners.len() + 1);
+        // Until an address is read, one that gives no cause for complaint.
+        let mut listener = Listener::tcp(&name, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        for (name, value) in table {
+            let dotted = format!("{path}.{name}");
+            let place = file.place(&dotted);
+            match LISTENER_KEYS.iter().find(|key| key.name == name) {
+                Some(key) => {
+                    if let Err(expectation) = key.apply(&mut listener, &value.kind) {
+                        self.report_value(place, &dotted, &value.kind, expectation);
+                    }
+                }
+                None => {
+                    let suggestion = closest(name, LISTENER_KEYS.iter().map(|key| key.name));
+                    let suggestion = suggestion.map(str::to_owned);
+                    self.report(place, Fault::UnknownKey { key: dotted, suggestion });
+                }
+            }
+        }
+        if !table.contains_key("address") {
+            let expectation = "write where to listen, such as address = \"127.0.0.1:1883\"".to_owned();
+            let key = format!("{path}.address");
+            self.report(file.place(path), Fault::Missing { key, expectation });
+        }
+        let anonymity_said = table.contains_key("allow_anonymous");
+        self.check_listener(file.place(path), path, &listener, anonymity_said);
+        self.config.listeners.push(listener);
+    }
+
+    /// What is right key by key and may still be wrong: open to the world without saying so, taken twice.
+    fn check_listener(&mut self, place: Place, path: &str, listener: &Listener, anonymity_said: bool) {
+        let address = listener.address;
+        if !anonymity_said && !address.ip().is_loopback() {
+            let expectation = format!(
+                "{address} can be reached from other machines, and this version knows no passwords; write \
+                 allow_anonymous = true below this listener if everyone who reaches it may connect, or \
+                 listen on 127.0.0.1 only"
+            );
+            let key = format!("{path}.allow_anonymous");
+            self.report(place.clone(), Fault::Missing { key, expectation });
+        }
+        if !listener.allow_anonymous {
+            self.report(
+                place.clone(),
+                Fault::Conflict(format!(
+                    "{path}.allow_anonymous = false: this version knows no passwords, so nobody could connect; \
+                     write true or remove the listener"
+                )),
+            );
+        }
+        let twins = self.config.listeners.iter().enumerate();
+        let faults: Vec<_> = twins
+            .flat_map(|(index, other)| {
+                let name = (other.name == listener.name)
+                    .then(|| format!("{path}: {LISTENERS}[{index}] has the same name {:?}", other.name));
+                let overlap = overlaps(other, listener).then(|| {
+                    format!(
+                        "{path}.address: {address} is taken by {LISTENERS}[{index}], which listens on {}",
+                        other.address
+                    )
+                });
+                [name, overlap]
+            })
+            .flatten()
+            .collect();
+        for fault in faults {
+            self.report(place.clone(), Fault::Conflict(fault));
+        }
+    }
+}
+
+/// Whether two listeners cannot both be bound: the same port on the same address, or on one and on all.
+fn overlaps(left: &Listener, right: &Listener) -> bool {
+    let (left, right) = (left.address, right.address);
+    left.port() != 0
+        && left.port() == right.port()
+        && left.is_ipv4() == right.is_ipv4()
+        && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
+}

@@ -1,0 +1,592 @@
+//! The table: each key is defined here once, and the parser, `fulmar check`, `examples/fulmar.toml` and the
+//! tests are all fed from it. A key's default is the one of the struct that it fills.
+//!
+//! To add a key: a field with its default in `mod.rs`, a row here, and the example written anew (see
+//! `example.rs`). The macros tie a row's name to its field, so the two cannot drift apart.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::key::{Key, Shape, Worded};
+use super::{Config, Durability, Engine, Listener, ListenerKind, LogFormat, Overflow, SharedStrategy};
+
+/// Four bytes short of the largest packet that MQTT can express, for the sake of a round number.
+const LARGEST_PACKET: u64 = 256 << 20;
+const U16: u64 = u16::MAX as u64;
+const U32: u64 = u32::MAX as u64;
+/// Beyond what a machine holds.
+const ANY_COUNT: u64 = 1_000_000_000_000;
+const ANY_SIZE: u64 = 1 << 50;
+/// What one client's outgoing buffer may come to: it is memory, and there is one for each.
+const OUTBOX: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most whole days that a Session Expiry Interval can express (§3.1.2.11.2): 136 years, as good as never.
+const LONGEST_EXPIRY: Duration = Duration::from_secs(49_710 * 24 * 60 * 60);
+
+/// The sections in the order of the documentation, with what they are about. `listeners` is apart.
+pub(super) static SECTIONS: &[(&str, &str)] = &[
+    ("limits", "Bounds on what clients may take."),
+    ("session", "What a session offers its client, and how long it lives."),
+    ("queue", "Messages that wait for a session, because its client is away or slow."),
+    ("retained", "Retained messages."),
+    ("sys", "The $SYS topics, on which the broker tells about itself."),
+    (
+        "store",
+        "Where acknowledged messages and sessions are kept. In this version that is memory, whatever is set here.",
+    ),
+    ("log", "What is logged, to standard error."),
+    ("server", "The process itself."),
+];
+
+macro_rules! name {
+    ($section:ident . $field:ident) => {
+        concat!(stringify!($section), ".", stringify!($field))
+    };
+}
+
+macro_rules! number {
+    ($section:ident . $field:ident, $bounds:expr, $unit:literal, $zero:expr, $doc:literal) => {
+        Key {
+            name: name!($section.$field),
+            doc: $doc,
+            zero: $zero,
+            shape: Shape::Number {
+                bounds: $bounds,
+                unit: $unit,
+                get: |config| config.$section.$field as u64,
+                set: |config, number| narrow(&mut config.$section.$field, number),
+            },
+        }
+    };
+}
+
+macro_rules! size {
+    ($section:ident . $field:ident, $bounds:expr, $zero:expr, $doc:literal) => {
+        Key {
+            name: name!($section.$field),
+            doc: $doc,
+            zero: $zero,
+            shape: Shape::Size {
+                bounds: $bounds,
+                get: |config| config.$section.$field as u64,
+                set: |config, number| narrow(&mut config.$section.$field, number),
+            },
+        }
+    };
+}
+
+macro_rules! duration {
+    ($section:ident . $field:ident, $bounds:expr, $zero:expr, $doc:literal) => {
+        Key {
+            name: name!($section.$field),
+            doc: $doc,
+            zero: $zero,
+            shape: Shape::Duration {
+                bounds: $bounds,
+                get: |config| config.$section.$field,
+                set: |config, duration| config.$section.$field = duration,
+            },
+        }
+    };
+}
+
+macro_rules! boolean {
+    ($section:ident . $field:ident, $doc:literal) => {
+        Key {
+            name: name!($section.$field),
+            doc: $doc,
+            zero: None,
+            shape: Shape::Boolean {
+                get: |config| config.$section.$field,
+                set: |config, boolean| config.$section.$field = boolean,
+            },
+        }
+    };
+}
+
+macro_rules! choice {
+    ($section:ident . $field:ident: $type:ty, $doc:literal) => {
+        Key {
+            name: name!($section.$field),
+            doc: $doc,
+            zero: None,
+            shape: Shape::Choice {
+                words: <$type>::words,
+                later: &[],
+                get: |config| config.$section.$field.word(),
+                set: |config, word| choose(&mut config.$section.$field, word),
+            },
+        }
+    };
+}
+
+/// Every key but those of a listener, in the order of the documentation.
+pub(super) static KEYS: &[Key<Config>] = &[
+    size!(
+        limits.max_packet_size,
+        64..=LARGEST_PACKET,
+        None,
+        "Largest MQTT packet accepted, its header included. Larger ones are refused before they are read."
+    ),
+    number!(
+        limits.max_connections,
+        1..=U32,
+        "",
+        Some("no bound"),
+        "Connections at a time, over all listeners."
+    ),
+    number!(
+        limits.max_sessions,
+        1..=U32,
+        "",
+        Some("no bound"),
+        "Sessions at a time, whether their clients are connected or not."
+    ),
+    number!(
+        limits.max_subscriptions_per_session,
+        1..=U32,
+        "",
+        Some("no bound"),
+        "Subscriptions one session may hold."
+    ),
+    number!(limits.max_client_id_length, 23..=U16, "bytes", None, "Longest client identifier accepted."),
+    number!(
+        limits.max_keep_alive,
+        1..=U16,
+        "seconds",
+        Some("as the client asks"),
+        "Longest keep alive granted. MQTT 5.0 clients are told; a client that asks for none gets this one."
+    ),
+    duration!(
+        limits.connect_timeout,
+        Duration::from_millis(100)..=Duration::from_secs(3600),
+        None,
+        "How long a new connection may take until it has said who it is."
+    ),
+    duration!(
+        limits.write_timeout,
+        Duration::from_millis(100)..=Duration::from_secs(3600),
+        None,
+        "How long a client may read nothing while data waits for it, before it is disconnected."
+    ),
+    size!(
+        limits.outbox_soft,
+        OUTBOX,
+        None,
+        "Data waiting for one connected client from which on its publishers are briefly slowed down."
+    ),
+    size!(
+        limits.outbox_hard,
+        OUTBOX,
+        None,
+        "Data waiting for one connected client from which on QoS 0 messages for it are dropped and others \
+         queued. Must be greater than outbox_soft."
+    ),
+    duration!(
+        limits.publisher_stall,
+        Duration::from_millis(1)..=Duration::from_secs(1),
+        Some("never"),
+        "How long a publisher is slowed down at most, at a time, when it outruns its subscribers."
+    ),
+    number!(
+        session.max_inflight,
+        1..=U16,
+        "",
+        None,
+        "QoS 1 and 2 messages sent to one client and not yet acknowledged, if the client does not ask for \
+         fewer."
+    ),
+    number!(
+        session.receive_maximum,
+        1..=U16,
+        "",
+        None,
+        "QoS 1 and 2 messages that a client may send before they are acknowledged (Receive Maximum)."
+    ),
+    number!(
+        session.topic_alias_maximum,
+        1..=U16,
+        "",
+        Some("none"),
+        "Topic aliases that an MQTT 5.0 client may use on one connection."
+    ),
+    number!(
+        session.topic_alias_maximum_outgoing,
+        1..=U16,
+        "",
+        Some("none"),
+        "Topic aliases used towards one MQTT 5.0 client, if it does not ask for fewer."
+    ),
+    duration!(
+        session.expiry_3x,
+        Duration::from_secs(1)..=LONGEST_EXPIRY,
+        None,
+        "How long the session of an MQTT 3.1 or 3.1.1 client with clean session 0 outlives its connection."
+    ),
+    Key {
+        name: "session.max_expiry",
+        doc: "Longest session expiry interval granted to an MQTT 5.0 client, which is told when it asked for more.",
+        zero: Some("no cap"),
+        shape: Shape::Duration {
+            bounds: Duration::from_secs(1)..=LONGEST_EXPIRY,
+            get: |config| config.session.max_expiry.unwrap_or(Duration::ZERO),
+            set: |config, duration| config.session.max_expiry = (!duration.is_zero()).then_some(duration),
+        },
+    },
+    number!(session.max_qos, 0..=2, "", None, "Highest quality of service granted."),
+    boolean!(
+        session.allow_empty_client_id,
+        "Whether a client may connect without a client identifier and be given one."
+    ),
+    choice!(
+        session.shared_strategy: SharedStrategy,
+        "Which member of a shared subscription gets a message: the one with the fewest in flight, each in \
+         turn, any, the same while it has room, or one by the publisher's client identifier or by the topic."
+    ),
+    number!(queue.messages, 1..=U32, "", None, "Messages waiting for one session at most."),
+    size!(queue.bytes, 1024..=ANY_SIZE, None, "Bytes of messages waiting for one session at most."),
+    size!(
+        queue.total_bytes,
+        1024..=ANY_SIZE,
+        None,
+        "Bytes of memory for the messages waiting for all sessions at most."
+    ),
+    choice!(
+        queue.overflow: Overflow,
+        "What a full queue does: make room by dropping its oldest message, drop the new one, or reject it, \
+         which tells an MQTT 5.0 publisher."
+    ),
+    number!(
+        queue.memory_messages,
+        1..=U32,
+        "",
+        None,
+        "Messages of one session's queue held in memory when the store on disk has all of them."
+    ),
+    boolean!(retained.enabled, "Whether retained messages are kept."),
+    number!(retained.max_messages, 1..=ANY_COUNT, "", Some("no bound"), "Retained messages at most."),
+    size!(
+        retained.max_bytes,
+        1024..=ANY_SIZE,
+        Some("no bound"),
+        "Bytes of retained messages at most, topics and payloads."
+    ),
+    duration!(
+        sys.interval,
+        Duration::from_secs(1)..=DAY,
+        Some("off"),
+        "Time between two publications of the $SYS topics."
+    ),
+    choice!(
+        store.engine: Engine,
+        "Where state is kept: on disk, or in memory until the process ends."
+    ),
+    choice!(
+        store.durability: Durability,
+        "What an acknowledged message survives: with \"sync\" a power loss, with \"os\" a crash of the \
+         broker, with \"none\" neither."
+    ),
+    Key {
+        name: "store.directory",
+        doc: "The folder of the store on disk, made when it is missing. Relative to where fulmar is started.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "the path of a folder",
+            get: |config| config.store.directory.to_string_lossy().into_owned(),
+            set: |config, text| {
+                let is_path = !text.is_empty() && !text.contains('\0');
+                is_path.then(|| config.store.directory = PathBuf::from(text)).is_some()
+            },
+        },
+    },
+    Key {
+        name: "log.level",
+        doc: "How much is logged. Several modules may have levels of their own: \"info,fulmar::net=debug\". The \
+              environment variable RUST_LOG, if set, replaces this.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\", or a list with levels by \
+                      module such as \"info,fulmar::net=debug\"",
+            get: |config| config.log.level.clone(),
+            set: |config, text| is_level_list(text).then(|| config.log.level = text.to_owned()).is_some(),
+        },
+    },
+    choice!(log.format: LogFormat, "Lines for people, or one JSON object a line."),
+    Key {
+        name: "server.workers",
+        doc: "Worker threads.",
+        zero: Some("one fewer than the machine has cores, at least one"),
+        shape: Shape::Number {
+            bounds: 1..=1024,
+            unit: "",
+            get: |config| config.server.workers.unwrap_or(0) as u64,
+            set: |config, number| {
+                config.server.workers = usize::try_from(number).ok().filter(|workers| *workers > 0);
+            },
+        },
+    },
+    duration!(
+        server.shutdown_timeout,
+        Duration::from_secs(1)..=Duration::from_secs(3600),
+        Some("not at all"),
+        "How long a shutdown waits for connections to end by themselves."
+    ),
+];
+
+/// The keys of one `[[listeners]]`.
+pub(super) static LISTENER_KEYS: &[Key<Listener>] = &[
+    Key {
+        name: "name",
+        doc: "Its name in logs, its own; if left out, listener-1, listener-2 and so on.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "a text that is not empty",
+            get: |listener| listener.name.clone(),
+            set: |listener, text| (!text.is_empty()).then(|| listener.name = text.to_owned()).is_some(),
+        },
+    },
+    Key {
+        name: "kind",
+        doc: "What is spoken below MQTT.",
+        zero: None,
+        shape: Shape::Choice {
+            words: ListenerKind::words,
+            later: &["ws", "tls", "wss", "unix"],
+            get: |listener| listener.kind.word(),
+            set: |listener, word| choose(&mut listener.kind, word),
+        },
+    },
+    Key {
+        name: "address",
+        doc: "Where it listens. Port 0 takes a free port. Required.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "an IP address and a port, such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"",
+            get: |listener| listener.address.to_string(),
+            set: |listener, text| text.parse().map(|address| listener.address = address).is_ok(),
+        },
+    },
+    Key {
+        name: "allow_anonymous",
+        doc: "Whether clients may connect without credentials. Beyond the loopback addresses this must be said, \
+              as it lets in everyone who reaches the port.",
+        zero: None,
+        shape: Shape::Boolean {
+            get: |listener| listener.allow_anonymous,
+            set: |listener, boolean| listener.allow_anonymous = boolean,
+        },
+    },
+    Key {
+        name: "max_connections",
+        doc: "Connections at a time on this listener, beside limits.max_connections.",
+        zero: Some("no bound of its own"),
+        shape: Shape::Number {
+            bounds: 1..=U32,
+            unit: "",
+            get: |listener| listener.max_connections.unwrap_or(0).into(),
+            set: |listener, number| {
+                listener.max_connections = u32::try_from(number).ok().filter(|connections| *connections > 0);
+            },
+        },
+    },
+    Key {
+        name: "lenient",
+        doc: "Faults forgiven to clients known to err, where the default is strict: \"receive-maximum\" lets a \
+              client have more messages in flight than it was granted.",
+        zero: None,
+        shape: Shape::Words {
+            words: &["receive-maximum"],
+            get: |listener| {
+                let mut words = Vec::new();
+                if listener.leniencies.receive_maximum {
+                    words.push("receive-maximum");
+                }
+                words
+            },
+            set: |listener, words| {
+                listener.leniencies.receive_maximum = words.contains(&"receive-maximum");
+            },
+        },
+    },
+];
+
+macro_rules! words {
+    ($type:ty { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl Worded for $type {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
+        }
+
+        impl std::fmt::Display for $type {
+            /// As it is written in the configuration.
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                // A match, so that a variant without a word does not compile.
+                formatter.write_str(match self { $(Self::$variant => $word),+ })
+            }
+        }
+    };
+}
+
+words!(ListenerKind { Tcp = "tcp" });
+words!(SharedStrategy {
+    LeastInFlight = "least-in-flight",
+    RoundRobin = "round-robin",
+    Random = "random",
+    Sticky = "sticky",
+    HashClient = "hash-client",
+    HashTopic = "hash-topic",
+});
+words!(Overflow { DropOldest = "drop-oldest", DropNewest = "drop-newest", Reject = "reject" });
+words!(Engine { Disk = "disk", Memory = "memory" });
+words!(Durability { Sync = "sync", Os = "os", None = "none" });
+words!(LogFormat { Text = "text", Json = "json" });
+
+/// The key has checked the bounds, which lie within the field's type: the tests walk both ends of each.
+fn narrow<V: TryFrom<u64>>(field: &mut V, number: u64) {
+    if let Ok(number) = V::try_from(number) {
+        *field = number;
+    }
+}
+
+/// The key has checked the word.
+fn choose<V: Worded>(field: &mut V, word: &str) {
+    if let Some(variant) = V::from_word(word) {
+        *field = variant;
+    }
+}
+
+/// `info`, or `info,fulmar::net=debug`. A lone word must be a level: a mistyped one would otherwise be taken
+/// for the name of a module and silence everything else.
+fn is_level_list(text: &str) -> bool {
+    text.split(',').all(|directive| {
+        let (module, level) = directive.rsplit_once('=').unwrap_or(("any", directive));
+        let level = level.trim().to_ascii_lowercase();
+        !module.trim().is_empty()
+            && matches!(level.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::config::ValueKind;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_key_is_defined_twice_and_each_is_in_a_section() {
+        let mut seen = HashSet::new();
+        for key in KEYS {
+            assert!(seen.insert(key.name), "{} is there twice", key.name);
+            let (section, _) = key.name.split_once('.').unwrap();
+            assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", key.name);
+            assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
+        }
+        for key in LISTENER_KEYS {
+            assert!(seen.insert(key.name), "{} is there twice", key.name);
+            assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
+        }
+        for (section, _) in SECTIONS {
+            assert!(
+                KEYS.iter().any(|key| key.name.starts_with(&format!("{section}."))),
+                "{section} is empty"
+            );
+        }
+    }
+
+    /// What a key shows it also reads, and to the same effect; a default is a value like any other.
+    #[test]
+    fn every_default_is_valid_and_read_back_as_itself() {
+        fn round_trip<T: Clone + PartialEq + std::fmt::Debug>(keys: &[Key<T>], defaults: &T) {
+            for key in keys {
+                let mut target = defaults.clone();
+                let shown = key.show(defaults);
+                let text = shown.trim_matches(['"', '[', ']']);
+                assert_eq!(key.apply_text(&mut target, text), Ok(()), "{} = {shown}", key.name);
+                assert_eq!(&target, defaults, "{} = {shown}", key.name);
+            }
+        }
+        round_trip(KEYS, &Config::default());
+        round_trip(LISTENER_KEYS, &Listener::default());
+    }
+
+    /// Both ends of all bounds arrive in the field as they were written; one step beyond is refused.
+    #[test]
+    fn bounds_hold_and_fit_their_fields() {
+        fn walk<T: Default>(keys: &[Key<T>]) {
+            for key in keys {
+                let mut target = T::default();
+                match &key.shape {
+                    Shape::Number { bounds, get, .. } | Shape::Size { bounds, get, .. } => {
+                        for number in [*bounds.start(), *bounds.end()] {
+                            assert_eq!(
+                                key.apply(&mut target, &ValueKind::U64(number)),
+                                Ok(()),
+                                "{}",
+                                key.name
+                            );
+                            assert_eq!(get(&target), number, "{}", key.name);
+                        }
+                        let beyond = ValueKind::U64(bounds.end() + 1);
+                        assert!(key.apply(&mut target, &beyond).is_err(), "{}", key.name);
+                        if *bounds.start() > 0 {
+                            let allowed = key.apply(&mut target, &ValueKind::I64(0)).is_ok();
+                            assert_eq!(allowed, key.zero.is_some(), "{}", key.name);
+                            assert_eq!(get(&target) == 0, allowed, "{}", key.name);
+                        }
+                        assert!(key.apply(&mut target, &ValueKind::I64(-1)).is_err(), "{}", key.name);
+                    }
+                    Shape::Duration { bounds, get, .. } => {
+                        for duration in [*bounds.start(), *bounds.end()] {
+                            let text = format!("{}ms", duration.as_millis());
+                            assert_eq!(key.apply_text(&mut target, &text), Ok(()), "{}", key.name);
+                            assert_eq!(get(&target), duration, "{}", key.name);
+                        }
+                        let beyond = format!("{}ms", bounds.end().as_millis() + 1);
+                        assert!(key.apply_text(&mut target, &beyond).is_err(), "{}", key.name);
+                        let allowed = key.apply_text(&mut target, "0s").is_ok();
+                        assert_eq!(allowed, key.zero.is_some(), "{}", key.name);
+                        assert!(key.apply(&mut target, &ValueKind::I64(10)).is_err(), "a number has no unit");
+                    }
+                    Shape::Boolean { get, .. } => {
+                        for boolean in [true, false] {
+                            assert_eq!(key.apply(&mut target, &ValueKind::Boolean(boolean)), Ok(()));
+                            assert_eq!(get(&target), boolean, "{}", key.name);
+                        }
+                        assert!(key.apply_text(&mut target, "yes").is_err(), "{}", key.name);
+                    }
+                    Shape::Choice { words, later, get, .. } => {
+                        for word in words() {
+                            assert_eq!(key.apply_text(&mut target, word), Ok(()), "{}", key.name);
+                            assert_eq!(get(&target), word, "{}", key.name);
+                        }
+                        for word in *later {
+                            let refusal = key.apply_text(&mut target, word).unwrap_err();
+                            assert!(refusal.contains("not in this version"), "{refusal}");
+                        }
+                        assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
+                    }
+                    Shape::Words { words, get, .. } => {
+                        assert_eq!(key.apply_text(&mut target, &words.join(",")), Ok(()), "{}", key.name);
+                        assert_eq!(&get(&target), words, "{}", key.name);
+                        assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
+                    }
+                    Shape::Text { .. } => {
+                        assert!(key.apply_text(&mut target, "").is_err(), "{} takes nothing", key.name);
+                        assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
+                    }
+                }
+            }
+        }
+        walk(KEYS);
+        walk(LISTENER_KEYS);
+    }
+
+    #[test]
+    fn a_level_is_a_word_or_a_list() {
+        for level in ["info", "DEBUG", "off", "warn,fulmar::net=debug", "fulmar=trace, info"] {
+            assert!(is_level_list(level), "{level}");
+        }
+        for level in ["", "inof", "info,", "fulmar=", "=info", "fulmar::net", "3"] {
+            assert!(!is_level_list(level), "{level}");
+        }
+    }
+}

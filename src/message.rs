@@ -1,0 +1,200 @@
+//! Application Messages: as they come in (a run of borrowed PUBLISH packets) and as they are kept.
+//!
+//! `net` gathers a [`Run`], `broker` routes it, `session` delivers it. What is queued, retained or in flight for
+//! a session that outlives its connection is a [`Message`]: one right-sized allocation, shared by all who hold
+//! it, never a slice of a read buffer. A message is made of a PUBLISH at most once, and only if somebody keeps it.
+
+use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::codec::{MessageProperties, ProtocolVersion, Publish, QoS, Will};
+use crate::topic::TopicName;
+
+/// Names the session that published a message, for No Local; unique while the broker lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionNumber(pub u64);
+
+impl SessionNumber {
+    /// The broker itself, as the publisher of `$SYS`.
+    pub const BROKER: Self = Self(0);
+}
+
+/// A kept Application Message.
+#[derive(Debug)]
+pub struct Message {
+    /// Topic Name, forwarded properties and payload, one after the other.
+    data: Box<[u8]>,
+    properties_length: u32,
+    topic_length: u16,
+    /// As published; a subscriber gets at most this.
+    pub qos: QoS,
+    /// RETAIN as published.
+    pub retain: bool,
+    /// When it must not be delivered any more [MQTT-3.3.2-5].
+    pub expires_at: Option<Instant>,
+    /// Who published it.
+    pub publisher: SessionNumber,
+}
+
+/// What is left of a Message Expiry Interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// The publisher set none.
+    Never,
+    /// Seconds left, rounded up, so that a message delivered at once bears what its publisher set.
+    Left(u32),
+    /// It has passed.
+    Expired,
+}
+
+impl Message {
+    /// Copies what a PUBLISH holds. `topic` is the checked topic, its alias resolved.
+    pub fn keep(
+        topic: &TopicName,
+        publish: &Publish<'_>,
+        publisher: SessionNumber,
+        now: Instant,
+    ) -> Arc<Self> {
+        Arc::new(Self::build(
+            topic,
+            &publish.properties,
+            publish.payload,
+            (publish.qos, publish.retain),
+            publisher,
+            now,
+        ))
+    }
+
+    /// The message a Will becomes when it is published. Its expiry counts from `now`, the publication (§3.1.3.2.4).
+    pub fn of_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber, now: Instant) -> Self {
+        Self::build(topic, &will.properties, will.payload, (will.qos, will.retain), publisher, now)
+    }
+
+    /// A message of the broker's own.
+    pub fn own(topic: &TopicName, payload: &[u8], qos: QoS, retain: bool) -> Arc<Self> {
+        let now = Instant::now();
+        let properties = MessageProperties::default();
+        Arc::new(Self::build(topic, &properties, payload, (qos, retain), SessionNumber::BROKER, now))
+    }
+
+    fn build(
+        topic: &TopicName,
+        properties: &MessageProperties<'_>,
+        payload: &[u8],
+        (qos, retain): (QoS, bool),
+        publisher: SessionNumber,
+        now: Instant,
+    ) -> Self {
+        let topic = topic.as_str().as_bytes();
+        let mut data = Vec::with_capacity(topic.len() + properties.raw.len() + payload.len());
+        data.extend_from_slice(topic);
+        properties.append_forwarded(&mut data);
+        let properties_length = data.len() - topic.len();
+        data.extend_from_slice(payload);
+        Self {
+            data: data.into_boxed_slice(),
+            properties_length: properties_length as u32,
+            topic_length: topic.len() as u16,
+            qos,
+            retain,
+            expires_at: properties
+                .message_expiry_interval
+                .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into()))),
+            publisher,
+        }
+    }
+
+    /// The Topic Name.
+    pub fn topic(&self) -> &TopicName {
+        let bytes = &self.data[..usize::from(self.topic_length)];
+        // The bytes were copied from a `TopicName` and never change, so the fallback is never taken.
+        TopicName::assume_checked(std::str::from_utf8(bytes).unwrap_or_default())
+    }
+
+    /// The properties that travel with the message, encoded, in the order the publisher sent them
+    /// [MQTT-3.3.2-17], [MQTT-3.3.2-18]; without Message Expiry Interval, Topic Alias and Subscription Identifier.
+    pub fn properties(&self) -> &[u8] {
+        let start = usize::from(self.topic_length);
+        &self.data[start..start + self.properties_length as usize]
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.data[usize::from(self.topic_length) + self.properties_length as usize..]
+    }
+
+    /// What the message costs in memory, in bytes; what queues and the retained tree count.
+    pub fn cost(&self) -> u64 {
+        (self.data.len() + size_of::<Self>() + 2 * size_of::<usize>()) as u64
+    }
+
+    /// What is left of its expiry interval [MQTT-3.3.2-6].
+    pub fn expiry(&self, now: Instant) -> Expiry {
+        match self.expires_at {
+            None => Expiry::Never,
+            Some(at) if at <= now => Expiry::Expired,
+            Some(at) => {
+                let left = at.duration_since(now);
+                Expiry::Left(left.as_secs() as u32 + u32::from(left.subsec_nanos() > 0))
+            }
+        }
+    }
+}
+
+/// One PUBLISH of a run.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// The packet.
+    pub publish: Publish<'a>,
+    /// Its bytes from the fixed header on; a slice of the run's.
+    pub frame: &'a [u8],
+    kept: OnceCell<Arc<Message>>,
+    rejected: Cell<bool>,
+}
+
+impl<'a> Incoming<'a> {
+    /// A packet that nobody has kept yet.
+    pub fn new(publish: Publish<'a>, frame: &'a [u8]) -> Self {
+        Self { publish, frame, kept: OnceCell::new(), rejected: Cell::new(false) }
+    }
+
+    /// Notes that a subscriber's queue had no room for it and the publisher is to hear of it.
+    pub fn reject(&self) {
+        self.rejected.set(true);
+    }
+
+    /// Whether the publisher is to be told that there was no room.
+    pub fn is_rejected(&self) -> bool {
+        self.rejected.get()
+    }
+}
+
+/// Consecutive PUBLISH packets of one client to one topic, out of one read.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What the publisher speaks.
+    pub version: ProtocolVersion,
+    /// The topic of all of them.
+    pub topic: &'a TopicName,
+    /// At least one.
+    pub messages: &'a [Incoming<'a>],
+    /// When they were read.
+    pub now: Instant,
+    /// Who sent them.
+    pub publisher: SessionNumber,
+    /// All frames are QoS 0 without RETAIN or a Topic Alias and lie one behind the other in these bytes: a
+    /// subscriber of the same version can have them as they are.
+    pub plain: Option<&'a [u8]>,
+    /// The longest frame of the run, in bytes.
+    pub longest_frame: usize,
+    /// All payloads together, in bytes.
+    pub payload_bytes: usize,
+}
+
+impl Run<'_> {
+    /// The kept form of one of the run's messages, made when it is first asked for.
+    pub fn keep<'m>(&self, incoming: &'m Incoming<'_>) -> &'m Arc<Message> {
+        incoming.kept.get_or_init(|| Message::keep(self.topic, &incoming.publish, self.publisher, self.now))
+    }
+}

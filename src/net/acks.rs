@@ -1,0 +1,117 @@
+//! Acknowledgements on their way to one client, in the order in which they are owed.
+//!
+//! Owner: the connection. What always holds: an acknowledgement leaves only when the store has committed what it
+//! promises, and none overtakes another [MQTT-4.6.0-2] to [MQTT-4.6.0-4]. They have room of their own: a full queue of
+//! messages never drops one.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::session::BufferPool;
+use crate::store::{CommitSeq, Store};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Acks {
+    ready: Vec<u8>,
+    held: Option<Box<Held>>,
+}
+
+/// Bytes that wait for the store.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: VecDeque<u8>,
+    /// Of each packet: what it waits for, and its length.
+    packets: VecDeque<(CommitSeq, usize)>,
+}
+
+impl Acks {
+    /// Adds one packet that `write` appends to a buffer.
+    pub fn push(
+        &mut self,
+        sequence: CommitSeq,
+        store: &dyn Store,
+        pool: &mut BufferPool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.held.is_none() && sequence <= store.committed() {
+            if self.ready.capacity() == 0 {
+                self.ready = pool.take();
+            }
+            return write(&mut self.ready);
+        }
+        let mut packet = Vec::new();
+        write(&mut packet);
+        let held = self.held.get_or_insert_default();
+        held.packets.push_back((sequence, packet.len()));
+        held.bytes.extend(packet);
+    }
+
+    /// Moves to the ready ones what the store has committed meanwhile. If some are left, the connection will be
+    /// woken when the first of them is due.
+    pub fn release(&mut self, store: &dyn Store, waker: &Waker) {
+        let Some(held) = &mut self.held else { return };
+        let committed = store.committed();
+        while let Some((_, length)) = held.packets.front().filter(|(sequence, _)| *sequence <= committed) {
+            self.ready.extend(held.bytes.drain(..*length));
+            held.packets.pop_front();
+        }
+        match held.packets.front() {
+            Some((sequence, _)) => store.wake_when_committed(*sequence, waker),
+            None => self.held = None,
+        }
+    }
+
+    /// Packets that wait for the store.
+    pub fn held(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.packets.len())
+    }
+
+    /// Bytes ready to be written.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes the bytes that are ready to be written.
+    pub fn take_ready(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::store::Record;
+
+    #[derive(Debug, Default)]
+    struct SlowStore(AtomicU64);
+
+    impl Store for SlowStore {
+        fn append(&self, _: Record<'_>) -> CommitSeq {
+            CommitSeq(1)
+        }
+        fn committed(&self) -> CommitSeq {
+            CommitSeq(self.0.load(Ordering::Relaxed))
+        }
+        fn wake_when_committed(&self, _: CommitSeq, _: &Waker) {}
+    }
+
+    #[test]
+    fn what_waits_for_the_store_holds_back_what_comes_after_it() {
+        let store = SlowStore::default();
+        let mut pool = BufferPool::default();
+        let mut acks = Acks::default();
+        for (sequence, byte) in [(0, b'a'), (2, b'b'), (0, b'c'), (3, b'd'), (0, b'e')] {
+            acks.push(CommitSeq(sequence), &store, &mut pool, |bytes| bytes.push(byte));
+        }
+        assert_eq!((acks.take_ready(), acks.held()), (b"a".to_vec(), 4));
+        for (committed, ready) in [(1, &b""[..]), (2, b"bc"), (2, b""), (9, b"de")] {
+            store.0.store(committed, Ordering::Relaxed);
+            acks.release(&store, Waker::noop());
+            assert_eq!(acks.take_ready(), ready);
+        }
+        assert!(acks.held.is_none());
+    }
+}

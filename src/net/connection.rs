@@ -1,0 +1,355 @@
+//! One client's connection after its CONNECT: a hand-written future that reads, hands over, and writes.
+//!
+//! Spawned by the listener as part of the client's task. A poll does at most two reads, lets the broker route what
+//! came, wakes the subscribers it touched, takes what the session has for the client, and writes it with one call. What
+//! always holds: what could not be written stays first in line; while it waits, nothing more is taken from the
+//! session and, if the client's own acknowledgements pile up, nothing more is read.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::Shared;
+use super::failure::Failure;
+use super::inbound::{self, Inbound};
+use super::scratch::{READ_BUFFER, Scratch};
+use crate::broker::{Counter, Progress, SessionHandle};
+use crate::codec::read_header;
+use crate::session::{Batch, BufferPool, Close, LinkId};
+
+/// Reads in one poll before others have their turn.
+const READS_PER_POLL: usize = 2;
+
+/// Acknowledgements waiting to be written beyond which nothing more is read from the client.
+const ACKS_SOFT: usize = 64 * 1024;
+
+/// A packet that is longer than this gathers in a buffer of its own.
+const LARGE_PACKET: usize = READ_BUFFER / 2;
+
+/// Slices in one vectored write.
+const SLICES: usize = 32;
+
+/// See the module.
+pub struct Connection<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    handle: Arc<SessionHandle>,
+    link: LinkId,
+    inbound: Inbound,
+    /// The beginning of a packet that has not arrived in full.
+    partial: Vec<u8>,
+    /// What could not be written yet.
+    unwritten: Option<Box<Writing>>,
+    /// The CONNACK has left; before, nothing else may [MQTT-3.2.0-1].
+    acknowledged: bool,
+    /// The publisher pauses for the sake of slow subscribers.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// The connection is to end with this once everything is written.
+    ending: Option<Failure>,
+}
+
+/// Bytes being written: acknowledgements, then what the session had.
+#[derive(Debug, Default)]
+struct Writing {
+    acks: Vec<u8>,
+    acks_written: usize,
+    batch: Batch,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Takes over a socket whose CONNECT was accepted. `inbound` owes the CONNACK; `partial` is what was read
+    /// behind the CONNECT.
+    pub fn new(
+        stream: S,
+        shared: Arc<Shared>,
+        handle: Arc<SessionHandle>,
+        link: LinkId,
+        inbound: Inbound,
+        partial: Vec<u8>,
+    ) -> Self {
+        Self {
+            stream,
+            shared,
+            handle,
+            link,
+            inbound,
+            partial,
+            unwritten: None,
+            acknowledged: false,
+            stall: None,
+            ending: None,
+        }
+    }
+
+    /// The socket, and how the client asked to be disconnected.
+    pub fn into_parts(self) -> (S, Inbound) {
+        (self.stream, self.inbound)
+    }
+
+    fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
+        let now = Instant::now();
+        let mut heard = false;
+        if self.ending.is_none() {
+            match self.read(cx, scratch, now) {
+                Ok(packets) => heard = packets,
+                Err(failure) => self.ending = Some(failure),
+            }
+        }
+        // Subscribers are woken once for the whole batch, before our own writing takes its time.
+        self.shared.broker.settle(&mut scratch.report);
+        if let Err(failure) = self.write(cx, heard, scratch, now) {
+            return Poll::Ready(failure);
+        }
+        match self.ending.take() {
+            Some(failure) if self.unwritten.is_none() || failure.is_gone() => Poll::Ready(failure),
+            ending => {
+                self.ending = ending;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads and handles what is there; whether a whole packet was.
+    fn read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
+        let mut heard = false;
+        if !self.acknowledged && !self.partial.is_empty() {
+            // What came together with the CONNECT is not read again.
+            heard |= self.handle_partial(scratch, now)?;
+        }
+        for round in 0..READS_PER_POLL {
+            if self.is_stalled(cx) || self.is_clogged() {
+                return Ok(heard);
+            }
+            let Poll::Ready(read) = self.poll_read(cx, &mut scratch.read) else { return Ok(heard) };
+            let length = read.map_err(Failure::Broken)?;
+            if length == 0 {
+                return Err(Failure::Closed);
+            }
+            heard |= self.handle_read(length, scratch, now)?;
+            if std::mem::take(&mut scratch.report.pressed) {
+                self.begin_stall();
+            }
+            if round + 1 == READS_PER_POLL {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Reads into the scratch buffer, behind the partial packet if that is short; how many bytes came.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let kept = if self.partial.len() <= LARGE_PACKET { self.partial.len() } else { 0 };
+        let (head, tail) = buffer.split_at_mut(kept);
+        let mut read = ReadBuf::new(tail);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let length = read.filled().len();
+        if length > 0 && kept > 0 {
+            head.copy_from_slice(&self.partial[..kept]);
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    /// Handles the bytes of a read; whether there was a whole packet in them.
+    fn handle_read(&mut self, length: usize, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
+        let Scratch { read, report } = scratch;
+        let mut batch = inbound::Batch { report, now };
+        if self.partial.len() > LARGE_PACKET {
+            self.partial.extend_from_slice(read.get(..length).unwrap_or_default());
+            return self.handle_large(&mut batch);
+        }
+        let input = read.get(..self.partial.len() + length).unwrap_or_default();
+        let consumed = self.inbound.handle_bytes(input, &mut batch)?;
+        let rest = input.get(consumed..).unwrap_or_default();
+        self.partial.clear();
+        if rest.is_empty() {
+            self.partial = Vec::new();
+        } else {
+            self.partial.extend_from_slice(rest);
+        }
+        Ok(consumed > 0)
+    }
+
+    /// Handles the partial packet if it has grown to be whole.
+    fn handle_large(&mut self, batch: &mut inbound::Batch<'_>) -> Result<bool, Failure> {
+        let whole =
+            read_header(&self.partial)?.is_some_and(|header| header.frame_length() <= self.partial.len());
+        if !whole {
+            return Ok(false);
+        }
+        let consumed = self.inbound.handle_bytes(&self.partial, batch)?;
+        let rest = self.partial.get(consumed..).unwrap_or_default().to_vec();
+        self.partial = rest;
+        Ok(consumed > 0)
+    }
+
+    fn handle_partial(&mut self, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
+        let mut batch = inbound::Batch { report: &mut scratch.report, now };
+        self.handle_large(&mut batch)
+    }
+
+    /// Writes what was left, then what is owed and what the session has.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        heard: bool,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let mut progress = Progress { heard, wrote: false, unwritten: 0, take: false };
+        if let Some(mut writing) = self.unwritten.take() {
+            progress.wrote = self.write_some(cx, &mut writing)?;
+            if writing.is_finished() {
+                writing.recycle(&mut scratch.report.buffers);
+            } else {
+                progress.unwritten = writing.remaining();
+                self.unwritten = Some(writing);
+            }
+        }
+        self.inbound.acks.release(&*self.shared.broker.store, cx.waker());
+        // The CONNACK is the first to go.
+        self.acknowledged |= self.inbound.acks.ready() > 0;
+        progress.take = self.unwritten.is_none() && self.acknowledged;
+        let batch = self.take_output(cx, progress, scratch, now)?;
+        if self.unwritten.is_some() {
+            return Ok(());
+        }
+        let mut writing = Writing { acks: self.inbound.acks.take_ready(), acks_written: 0, batch };
+        if !writing.is_finished() {
+            self.write_some(cx, &mut writing)?;
+        }
+        if writing.is_finished() {
+            writing.recycle(&mut scratch.report.buffers);
+        } else {
+            let unwritten = writing.remaining();
+            self.unwritten = Some(Box::new(writing));
+            let progress = Progress { heard: false, wrote: true, unwritten, take: false };
+            self.take_output(cx, progress, scratch, now)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the session how far writing is, and takes what it has for the client.
+    fn take_output(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Progress,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<Batch, Failure> {
+        let report = &mut scratch.report;
+        let polled = self.shared.broker.poll(&self.handle, self.link, progress, report, now);
+        let Some(polled) = polled else {
+            // Another connection has the session, and all that it had.
+            return Err(self.ending.take().unwrap_or(Failure::Close(Close::TakenOver)));
+        };
+        if let Some(close) = polled.output.close {
+            let failure = self.ending.take().unwrap_or(Failure::Close(close));
+            // Only when the broker stops in peace is there time to wait for a client that does not read.
+            let waits = close == Close::ServerShuttingDown || progress.unwritten == 0;
+            if !waits || close == Close::Aborted {
+                return Err(failure);
+            }
+            self.ending = Some(failure);
+        }
+        if polled.more {
+            cx.waker().wake_by_ref();
+        }
+        Ok(polled.output.batch)
+    }
+
+    /// Writes until all is written or the socket takes no more; whether it took any.
+    fn write_some(&mut self, cx: &mut Context<'_>, writing: &mut Writing) -> Result<bool, Failure> {
+        let mut wrote = false;
+        while !writing.is_finished() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = writing.slices(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            let written = match slices.get(..filled) {
+                Some([single]) => stream.poll_write(cx, single),
+                Some(several) => stream.poll_write_vectored(cx, several),
+                None => return Ok(wrote),
+            };
+            match written {
+                Poll::Ready(Ok(0)) => return Err(Failure::Broken(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(length)) => {
+                    wrote = true;
+                    self.shared.broker.counters.add(Counter::BytesSent, length as u64);
+                    writing.advance(length);
+                }
+                Poll::Ready(Err(error)) => return Err(Failure::Broken(error)),
+                Poll::Pending => return Ok(wrote),
+            }
+        }
+        Ok(wrote)
+    }
+
+    fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(sleep) = &mut self.stall else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.stall = None;
+        false
+    }
+
+    fn begin_stall(&mut self) {
+        let pause = self.shared.publisher_stall;
+        if pause > Duration::ZERO {
+            self.shared.broker.counters.add(Counter::PublisherStalls, 1);
+            self.stall = Some(Box::pin(tokio::time::sleep(pause)));
+        }
+    }
+
+    fn is_clogged(&self) -> bool {
+        self.unwritten.is_some() && self.inbound.acks.ready() > ACKS_SOFT
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = Failure;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Failure> {
+        let this = self.get_mut();
+        let mut scratch = Scratch::take();
+        let polled = this.poll_with(cx, &mut scratch);
+        scratch.give_back();
+        polled
+    }
+}
+
+impl Writing {
+    fn is_finished(&self) -> bool {
+        self.acks_written == self.acks.len() && self.batch.is_finished()
+    }
+
+    fn remaining(&self) -> usize {
+        self.acks.len() - self.acks_written + self.batch.remaining()
+    }
+
+    fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
+        let acks = self.acks.get(self.acks_written..).unwrap_or_default();
+        if acks.is_empty() {
+            return self.batch.slices(slices);
+        }
+        let [first, others @ ..] = slices;
+        *first = IoSlice::new(acks);
+        1 + self.batch.slices(others)
+    }
+
+    fn advance(&mut self, written: usize) {
+        let acks = written.min(self.acks.len() - self.acks_written);
+        self.acks_written += acks;
+        self.batch.advance(written - acks);
+    }
+
+    fn recycle(self, pool: &mut BufferPool) {
+        pool.give(self.acks);
+        self.batch.recycle(pool);
+    }
+}

@@ -1,0 +1,183 @@
+//! Why a connection ends, and what its client is told.
+//!
+//! One exhaustive place maps every failure to its answer on the wire (5.0 §4.13); the text is for the log.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::broker::{Refusal, SubscribeError};
+use crate::codec::{Answer, DecodeError, PacketType, ProtocolVersion, ReasonCode};
+use crate::session::Close;
+use crate::topic::TopicError;
+
+/// Why a connection ends.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// DISCONNECT from the client.
+    #[error("the client disconnected")]
+    Disconnected,
+    /// DISCONNECT from the client with a Reason Code of its own.
+    #[error("the client disconnected with reason {:#04x}", *.0 as u8)]
+    DisconnectedWith(ReasonCode),
+    /// The client closed the socket.
+    #[error("the client closed the connection without DISCONNECT")]
+    Closed,
+    /// The socket failed.
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    /// No CONNECT in time.
+    #[error("no CONNECT came in time (limits.connect_timeout)")]
+    ConnectTimeout,
+    /// The first packet was something else.
+    #[error("it does not speak MQTT: {0}")]
+    NotMqtt(&'static str),
+    /// The CONNECT was refused.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// There are too many connections.
+    #[error("refused: there are limits.max_connections connections already")]
+    TooManyConnections,
+    /// A packet was malformed, or wrong by itself.
+    #[error("a packet is wrong: {0}")]
+    Decode(#[from] DecodeError),
+    /// [MQTT-3.1.0-2]
+    #[error("it sent a second CONNECT")]
+    SecondConnect,
+    /// A packet that only a server sends, or AUTH without a method.
+    #[error("it sent {0}, which a client must not send now")]
+    UnexpectedPacket(PacketType),
+    /// [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+    #[error("it used topic alias {0}, and we offer {1} at most")]
+    TopicAliasTooLarge(u16, u16),
+    /// §3.3.2.3.4
+    #[error("it used topic alias {0} without setting it before")]
+    TopicAliasUnknown(u16),
+    /// The topic of a PUBLISH.
+    #[error("the topic of a PUBLISH is not valid: {0}")]
+    Topic(#[from] TopicError),
+    /// §4.7.2
+    #[error("it published to $SYS, which belongs to the broker")]
+    SystemTopic,
+    /// [MQTT-3.3.4-6]
+    #[error("it sent a PUBLISH with a subscription identifier")]
+    SubscriptionIdentifier,
+    /// [MQTT-3.3.4-7]
+    #[error("it has more messages in flight than the receive maximum of {0} that we offer")]
+    ReceiveMaximumExceeded(u16),
+    /// [MQTT-3.2.2-11]
+    #[error("it published with a QoS above session.max_qos")]
+    QoSNotSupported,
+    /// [MQTT-3.2.2-14]
+    #[error("it published with RETAIN, and retained.enabled is off")]
+    RetainNotSupported,
+    /// A SUBSCRIBE that is wrong as a whole.
+    #[error("a SUBSCRIBE is wrong: {0}")]
+    Subscribe(#[from] SubscribeError),
+    /// [MQTT-3.14.2-2]
+    #[error("its DISCONNECT sets a session expiry interval, and its CONNECT had none")]
+    SessionExpiryInterval,
+    /// The broker ends it.
+    #[error("{}", close_text(*.0))]
+    Close(Close),
+}
+
+impl Failure {
+    /// What is sent before the socket closes.
+    pub fn answer(&self, version: ProtocolVersion) -> Option<Answer> {
+        let reason = match self {
+            Self::Disconnected
+            | Self::DisconnectedWith(_)
+            | Self::Closed
+            | Self::Broken(_)
+            | Self::ConnectTimeout
+            | Self::NotMqtt(_) => return None,
+            Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
+                ReasonCode::MalformedPacket
+            }
+            Self::Refused(refusal) => return Some(Answer::refusing(version, refusal.reason())),
+            Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
+            Self::Decode(error) => return Some(error.answer(version)),
+            Self::SecondConnect
+            | Self::UnexpectedPacket(_)
+            | Self::TopicAliasUnknown(_)
+            | Self::SubscriptionIdentifier
+            | Self::Subscribe(SubscribeError::NoLocalOnShared)
+            | Self::SessionExpiryInterval => ReasonCode::ProtocolError,
+            Self::TopicAliasTooLarge(..) => ReasonCode::TopicAliasInvalid,
+            Self::Topic(TopicError::NotUtf8 | TopicError::Null) => ReasonCode::MalformedPacket,
+            Self::Topic(
+                TopicError::Empty
+                | TopicError::TooLong
+                | TopicError::WildcardInName
+                | TopicError::MisplacedMultiLevel
+                | TopicError::MisplacedSingleLevel
+                | TopicError::MalformedShare,
+            ) => ReasonCode::TopicNameInvalid,
+            Self::SystemTopic => ReasonCode::NotAuthorized,
+            Self::ReceiveMaximumExceeded(_) => ReasonCode::ReceiveMaximumExceeded,
+            Self::QoSNotSupported => ReasonCode::QoSNotSupported,
+            Self::RetainNotSupported => ReasonCode::RetainNotSupported,
+            Self::Close(Close::TakenOver) => ReasonCode::SessionTakenOver,
+            Self::Close(Close::KeepAliveTimeout) => ReasonCode::KeepAliveTimeout,
+            Self::Close(Close::WriteTimeout) => ReasonCode::QuotaExceeded,
+            Self::Close(Close::ServerShuttingDown | Close::Aborted) => ReasonCode::ServerShuttingDown,
+        };
+        Some(Answer::closing(version, reason))
+    }
+
+    /// Whether nobody is left to write to.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Closed | Self::Broken(_))
+    }
+
+    /// Whether it ended a connection that may never have wanted to speak MQTT: port scans, health checks.
+    pub fn is_of_a_stranger(&self) -> bool {
+        matches!(
+            self,
+            Self::NotMqtt(_)
+                | Self::Closed
+                | Self::Broken(_)
+                | Self::ConnectTimeout
+                | Self::Decode(DecodeError::NotConnect | DecodeError::ProtocolName)
+        )
+    }
+
+    /// Whether the client is at fault by the standard, so that somebody should look at it.
+    pub fn is_offence(&self) -> bool {
+        match self {
+            Self::Disconnected
+            | Self::DisconnectedWith(_)
+            | Self::Closed
+            | Self::Broken(_)
+            | Self::ConnectTimeout
+            | Self::NotMqtt(_)
+            | Self::TooManyConnections
+            | Self::Refused(_)
+            | Self::Close(_) => false,
+            Self::Decode(_)
+            | Self::SecondConnect
+            | Self::UnexpectedPacket(_)
+            | Self::TopicAliasTooLarge(..)
+            | Self::TopicAliasUnknown(_)
+            | Self::Topic(_)
+            | Self::SystemTopic
+            | Self::SubscriptionIdentifier
+            | Self::ReceiveMaximumExceeded(_)
+            | Self::QoSNotSupported
+            | Self::RetainNotSupported
+            | Self::Subscribe(_)
+            | Self::SessionExpiryInterval => true,
+        }
+    }
+}
+
+fn close_text(close: Close) -> &'static str {
+    match close {
+        Close::TakenOver => "another connection took the session over",
+        Close::KeepAliveTimeout => "nothing came for one and a half times its keep alive",
+        Close::WriteTimeout => "it has read nothing for limits.write_timeout",
+        Close::ServerShuttingDown => "the broker stops",
+        Close::Aborted => "the broker stops and did not wait any longer",
+    }
+}

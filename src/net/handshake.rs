@@ -1,0 +1,258 @@
+//! From a socket to a session and back: the CONNECT, the connection, and a decent end.
+//!
+//! One async function a client, spawned by the listener. What always holds: a client has `limits.connect_timeout` for its
+//! CONNECT; whoever is refused is told so where the standard has words for it; and after a last packet the socket is
+//! closed in a way that lets the client read it.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::inbound::{Batch, Inbound};
+use super::scratch::Scratch;
+use super::{OpenConnection, Shared};
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
+use crate::codec::{
+    ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
+    connect_version, decode_connect, read_header,
+};
+
+/// How long a client that is sent away may take to read why.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Bytes that such a client may still send.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// How long a client may take for its CONNECT when it is to be refused anyway.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves one client until it is gone.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    peer: Option<SocketAddr>,
+    open: OpenConnection,
+) {
+    let shared = open.0.clone();
+    let mut buffer = Vec::new();
+    let first = tokio::select! {
+        biased;
+        first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, &shared)) => {
+            first.unwrap_or(Err(Failure::ConnectTimeout))
+        }
+        () = shared.stopping.notified() => return,
+    };
+    let started = match first {
+        Ok(length) => start(stream, &shared, peer, &buffer, length).await,
+        Err(failure) => Err((stream, failure)),
+    };
+    match started {
+        Ok(connection) => {
+            drop(buffer);
+            run(connection, &shared).await;
+        }
+        Err((mut stream, failure)) => {
+            shared.broker.counters.add(Counter::ConnectionsRefused, 1);
+            shared.lines.refused(peer, &failure, Instant::now());
+            let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
+            say_goodbye(&mut stream, &failure, version, false).await;
+        }
+    }
+}
+
+/// Tells a client that there is no room, once it has said in which version it wants to hear that.
+pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    peer: Option<SocketAddr>,
+    shared: Arc<Shared>,
+) {
+    let failure = Failure::TooManyConnections;
+    shared.broker.counters.add(Counter::ConnectionsRefused, 1);
+    shared.lines.refused(peer, &failure, Instant::now());
+    let mut buffer = Vec::new();
+    let connect = read_connect(&mut stream, &mut buffer, &shared);
+    if let Ok(Ok(_)) = tokio::time::timeout(REFUSAL_TIMEOUT, connect).await {
+        let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
+        say_goodbye(&mut stream, &failure, version, false).await;
+    }
+}
+
+/// What a connection needs to run.
+struct Started<S> {
+    connection: Connection<S>,
+    accepted: (Arc<crate::broker::SessionHandle>, crate::session::LinkId),
+    peer: Option<SocketAddr>,
+    version: ProtocolVersion,
+}
+
+/// Gives the connection its session; hands the socket back if it is refused.
+async fn start<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    shared: &Arc<Shared>,
+    peer: Option<SocketAddr>,
+    buffer: &[u8],
+    length: usize,
+) -> Result<Box<Started<S>>, (S, Failure)> {
+    let (frame, behind) = buffer.split_at(length.min(buffer.len()));
+    let connect = match decode_connect(frame) {
+        Ok(connect) => connect,
+        Err(error) => return Err((stream, error.into())),
+    };
+    let now = Instant::now();
+    let broker = &shared.broker;
+    let accepted = poll_fn(|cx| {
+        let waker = cx.waker().clone();
+        Poll::Ready(broker.connect(NewConnection { connect: &connect, peer, waker, now }))
+    })
+    .await;
+    let accepted = match accepted {
+        Ok(accepted) => accepted,
+        Err(refusal) => return Err((stream, Failure::Refused(refusal))),
+    };
+    broker.counters.add(Counter::ConnectionsAccepted, 1);
+    let (handle, version) = (accepted.handle.clone(), connect.version);
+    shared.lines.connected(&handle.client_id, peer, version, accepted.session_present, now);
+    let maximum_packet_size = connect.properties.maximum_packet_size;
+    let mut inbound = Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size);
+    let mut scratch = Scratch::take();
+    let mut batch = Batch { report: &mut scratch.report, now };
+    inbound.send(&Packet::ConnAck(connack(broker, &connect, &accepted)), accepted.sequence, &mut batch);
+    scratch.give_back();
+    let link = accepted.link;
+    let connection = Connection::new(stream, shared.clone(), handle.clone(), link, inbound, behind.to_vec());
+    Ok(Box::new(Started { connection, accepted: (handle, link), peer, version }))
+}
+
+/// Runs the connection to its end, and settles what it leaves behind.
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, shared: &Arc<Shared>) {
+    let Started { mut connection, accepted: (handle, link), peer, version } = *started;
+    let failure = (&mut connection).await;
+    let (mut stream, inbound) = connection.into_parts();
+    let now = Instant::now();
+    shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
+    let ending = match &failure {
+        Failure::Disconnected | Failure::DisconnectedWith(_) => inbound.ending,
+        _ => Ending::Broken,
+    };
+    drop(inbound);
+    shared.broker.disconnect(&handle, link, ending, now);
+    drop(handle);
+    say_goodbye(&mut stream, &failure, version, true).await;
+}
+
+/// Reads until the CONNECT is there in full; its length in the buffer.
+async fn read_connect<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    shared: &Shared,
+) -> Result<usize, Failure> {
+    let limit = shared.broker.settings.max_packet_size as usize;
+    loop {
+        if let Some(what) = looks_like_something_else(buffer) {
+            return Err(Failure::NotMqtt(what));
+        }
+        if let Some(header) = read_header(buffer)? {
+            if header.packet_type() != Some(PacketType::Connect) {
+                return Err(DecodeError::NotConnect.into());
+            }
+            let size = header.frame_length();
+            if size > limit {
+                return Err(DecodeError::PacketTooLarge { size, limit }.into());
+            }
+            if buffer.len() >= size {
+                return Ok(size);
+            }
+        }
+        let length = poll_fn(|cx| {
+            let mut scratch = Scratch::take();
+            let mut read = ReadBuf::new(&mut scratch.read);
+            let polled = Pin::new(&mut *stream).poll_read(cx, &mut read);
+            buffer.extend_from_slice(read.filled());
+            let length = read.filled().len();
+            scratch.give_back();
+            polled.map_ok(|()| length)
+        })
+        .await
+        .map_err(Failure::Broken)?;
+        if length == 0 {
+            return Err(Failure::Closed);
+        }
+    }
+}
+
+/// Names what a first packet is, if it is surely not MQTT.
+fn looks_like_something_else(buffer: &[u8]) -> Option<&'static str> {
+    match buffer {
+        [0x16, 0x03, ..] => Some("it looks like a TLS handshake; this listener speaks plain MQTT"),
+        [b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..] | [b'H', b'E', b'A', b'D', ..] => {
+            Some("it looks like an HTTP request; this listener speaks plain MQTT")
+        }
+        [b'P', b'R', b'O', b'X', b'Y', ..] | [0x0D, 0x0A, 0x0D, 0x0A, ..] => {
+            Some("it looks like the PROXY protocol, which this listener does not expect")
+        }
+        [b'S', b'S', b'H', b'-', ..] => Some("it looks like SSH"),
+        _ => None,
+    }
+}
+
+/// Sends the last packet, if there is one, and closes so that the client can read it: closing a socket with
+/// unread input would reset the connection and destroy what was sent last.
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    failure: &Failure,
+    version: ProtocolVersion,
+    connected: bool,
+) {
+    if failure.is_gone() {
+        return;
+    }
+    let goodbye = async {
+        let mut bytes = Vec::new();
+        if let Some(answer) = failure.answer(version) {
+            answer.encode(connected, &mut bytes);
+        }
+        if !bytes.is_empty() {
+            stream.write_all(&bytes).await?;
+        }
+        stream.shutdown().await?;
+        let mut sink = [0; 1_024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut sink).await? {
+                0 => break,
+                length => left = left.saturating_sub(length),
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // Whatever goes wrong now, the connection is closed.
+    let _: Result<_, _> = tokio::time::timeout(LINGER, goodbye).await;
+}
+
+/// What a client is told about its session and the broker's limits, §3.2.
+fn connack<'a>(broker: &Broker, connect: &Connect<'_>, accepted: &'a Accepted) -> ConnAck<'a> {
+    let settings = &broker.settings;
+    let mut properties = ConnAckProperties::default();
+    if connect.version == ProtocolVersion::V5 {
+        properties = ConnAckProperties {
+            session_expiry_interval: accepted.session_expiry_interval,
+            receive_maximum: NonZeroU16::new(settings.receive_maximum),
+            maximum_qos: (settings.maximum_qos < crate::codec::QoS::ExactlyOnce)
+                .then_some(settings.maximum_qos),
+            retain_available: (!settings.retained.available).then_some(false),
+            maximum_packet_size: Some(settings.max_packet_size),
+            assigned_client_identifier: accepted.assigned.then_some(&*accepted.handle.client_id),
+            topic_alias_maximum: (settings.topic_alias_maximum > 0).then_some(settings.topic_alias_maximum),
+            server_keep_alive: accepted.server_keep_alive,
+            ..ConnAckProperties::default()
+        };
+    }
+    ConnAck { session_present: accepted.session_present, reason: ReasonCode::Success, properties }
+}

@@ -1,0 +1,396 @@
+//! What a client sends, packet by packet: from a read buffer to the broker's verbs and the acknowledgements owed.
+//!
+//! Owner: the connection. The hot path is a run: consecutive PUBLISH packets to one topic are gathered and routed at
+//! once. Whatever else comes ends the run first, so everything happens in the order it was sent. What always holds: a
+//! QoS 2 message is routed once, however often it is sent [MQTT-4.3.3-10]; an acknowledgement goes out after what it
+//! acknowledges was routed, and committed where it has to last.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::acks::Acks;
+use super::failure::Failure;
+use crate::broker::{Broker, Counter, Ending, SessionHandle};
+use crate::codec::{
+    AckKind, Acknowledgement, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion,
+    Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_body, decode_publish,
+    encode_acknowledgement, read_header,
+};
+use crate::message::{Incoming, Run};
+use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
+use crate::store::{CommitSeq, Record};
+use crate::topic::TopicName;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inbound {
+    broker: Arc<Broker>,
+    handle: Arc<SessionHandle>,
+    version: ProtocolVersion,
+    /// The client's Maximum Packet Size.
+    maximum_packet_size: Option<u32>,
+    aliases: Option<Box<IncomingAliases>>,
+    /// What is owed to the client.
+    pub acks: Acks,
+    /// How the client asked to be disconnected.
+    pub ending: Ending,
+}
+
+/// Borrowed for one batch.
+#[derive(Debug)]
+pub struct Batch<'r> {
+    /// What the batch does.
+    pub report: &'r mut Report,
+    /// When it was read.
+    pub now: Instant,
+}
+
+/// The run that is being gathered.
+#[derive(Debug, Default)]
+struct Gathering<'a> {
+    topic: Cow<'a, str>,
+    messages: Vec<Incoming<'a>>,
+    /// Acknowledgements owed for it, in order: for which message of the run, if it is not a repetition.
+    owed: Vec<(AckKind, PacketId, Option<usize>)>,
+    /// Where the first frame begins in the input.
+    start: usize,
+    /// Where the last one ends.
+    end: usize,
+    /// Every frame can be passed on as it is.
+    plain: bool,
+    longest_frame: usize,
+    payload_bytes: usize,
+}
+
+/// What was counted in one batch.
+#[derive(Debug, Default)]
+struct Tally {
+    packets: u64,
+    publishes: u64,
+    publish_bytes: u64,
+}
+
+impl Inbound {
+    /// For a connection whose CONNECT was accepted.
+    pub fn new(
+        broker: Arc<Broker>,
+        handle: Arc<SessionHandle>,
+        version: ProtocolVersion,
+        maximum_packet_size: Option<u32>,
+    ) -> Self {
+        let (aliases, acks, ending) = (None, Acks::default(), Ending::Broken);
+        Self { broker, handle, version, maximum_packet_size, aliases, acks, ending }
+    }
+
+    /// Handles every whole packet in `input`; how many bytes those were.
+    ///
+    /// # Errors
+    /// Why the connection is to end. All packets before the offending one have been handled.
+    pub fn handle_bytes(&mut self, input: &[u8], batch: &mut Batch<'_>) -> Result<usize, Failure> {
+        let mut run = Gathering::default();
+        let mut tally = Tally::default();
+        let result = self.handle_packets(input, &mut run, &mut tally, batch);
+        self.flush(&mut run, input, batch);
+        let counters = &self.broker.counters;
+        counters.add(Counter::BytesReceived, *result.as_ref().unwrap_or(&input.len()) as u64);
+        counters.add(Counter::PacketsReceived, tally.packets);
+        counters.add(Counter::PublishReceived, tally.publishes);
+        counters.add(Counter::PublishBytesReceived, tally.publish_bytes);
+        result
+    }
+
+    fn handle_packets<'a>(
+        &mut self,
+        input: &'a [u8],
+        run: &mut Gathering<'a>,
+        tally: &mut Tally,
+        batch: &mut Batch<'_>,
+    ) -> Result<usize, Failure> {
+        let mut position = 0;
+        let limit = self.broker.settings.max_packet_size as usize;
+        while let Some(rest) = input.get(position..)
+            && let Some(header) = read_header(rest)?
+        {
+            let size = header.frame_length();
+            if size > limit {
+                return Err(DecodeError::PacketTooLarge { size, limit }.into());
+            }
+            let Some((frame, _)) = rest.split_at_checked(size) else { break };
+            let body = frame.get(header.header_length..).unwrap_or_default();
+            tally.packets += 1;
+            if header.first_byte >> 4 == PacketType::Publish as u8 {
+                let publish = decode_publish(self.version, header.first_byte, body)?;
+                tally.publishes += 1;
+                tally.publish_bytes += publish.payload.len() as u64;
+                self.gather(publish, frame, position, input, run, batch)?;
+            } else {
+                self.flush(run, input, batch);
+                let packet = decode_body(self.version, header.first_byte, body)?;
+                self.handle_packet(packet, batch)?;
+            }
+            position += size;
+        }
+        Ok(position)
+    }
+
+    /// Adds a PUBLISH to the run, or routes the run and begins another.
+    fn gather<'a>(
+        &mut self,
+        publish: Publish<'a>,
+        frame: &'a [u8],
+        position: usize,
+        input: &'a [u8],
+        run: &mut Gathering<'a>,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), Failure> {
+        self.check_publish(&publish)?;
+        if publish.properties.topic_alias.is_some() {
+            let topic = self.resolve_alias(&publish)?;
+            if run.topic != topic {
+                self.flush(run, input, batch);
+                run.begin(Cow::Owned(topic), position);
+            }
+        } else if run.topic.as_bytes() != publish.topic {
+            let topic = TopicName::parse(publish.topic)?;
+            self.check_topic(topic)?;
+            self.flush(run, input, batch);
+            run.begin(Cow::Borrowed(topic.as_str()), position);
+        }
+        if let Some(packet_id) = publish.packet_id {
+            let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+            let is_new = self.note_received(kind, packet_id, run.owed.len())?;
+            run.owed.push((kind, packet_id, is_new.then_some(run.messages.len())));
+            if !is_new {
+                // It leaves a gap between the frames.
+                run.plain = false;
+                return Ok(());
+            }
+        }
+        if run.messages.is_empty() {
+            run.start = position;
+            run.plain = true;
+        }
+        run.plain &=
+            publish.qos == QoS::AtMostOnce && !publish.retain && publish.properties.topic_alias.is_none();
+        run.longest_frame = run.longest_frame.max(frame.len());
+        run.payload_bytes += publish.payload.len();
+        run.end = position + frame.len();
+        run.messages.push(Incoming::new(publish, frame));
+        Ok(())
+    }
+
+    /// Routes what was gathered, and pays what is owed for it.
+    fn flush(&mut self, run: &mut Gathering<'_>, input: &[u8], batch: &mut Batch<'_>) {
+        if run.messages.is_empty() && run.owed.is_empty() {
+            return;
+        }
+        let mut matched = true;
+        let mut sequence = CommitSeq::default();
+        if !run.messages.is_empty() {
+            let routed = self.broker.publish(
+                &Run {
+                    version: self.version,
+                    topic: TopicName::assume_checked(&run.topic),
+                    messages: &run.messages,
+                    now: batch.now,
+                    publisher: self.handle.number,
+                    plain: if run.plain { input.get(run.start..run.end) } else { None },
+                    longest_frame: run.longest_frame,
+                    payload_bytes: run.payload_bytes,
+                },
+                batch.report,
+            );
+            (matched, sequence) = (routed.matched, routed.sequence);
+        }
+        for (kind, packet_id, index) in run.owed.drain(..) {
+            let message = index.and_then(|index| run.messages.get(index));
+            let reason = match message {
+                Some(message) if message.is_rejected() => ReasonCode::QuotaExceeded,
+                Some(_) if !matched => ReasonCode::NoMatchingSubscribers,
+                Some(_) | None => ReasonCode::Success,
+            };
+            let mut wait_for = sequence;
+            if kind == AckKind::PubRec {
+                if reason.is_error() {
+                    // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
+                    self.handle.lock().session.release(packet_id);
+                } else if message.is_some() && self.handle.lock().session.is_persistent() {
+                    let record = Record::Received { number: self.handle.number, packet_id };
+                    wait_for = wait_for.max(self.broker.store.append(record));
+                }
+            }
+            self.acknowledge(kind, packet_id, reason, wait_for, batch);
+        }
+        run.messages.clear();
+        run.longest_frame = 0;
+        run.payload_bytes = 0;
+    }
+
+    /// What a PUBLISH may not ask of this broker.
+    fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Failure> {
+        let settings = &self.broker.settings;
+        if publish.properties.has_subscription_identifier {
+            return Err(Failure::SubscriptionIdentifier);
+        }
+        if publish.qos > settings.maximum_qos {
+            return Err(Failure::QoSNotSupported);
+        }
+        if publish.retain && !settings.retained.available {
+            return Err(Failure::RetainNotSupported);
+        }
+        Ok(())
+    }
+
+    /// `$SYS` is the broker's own: nobody publishes there.
+    fn check_topic(&self, topic: &TopicName) -> Result<(), Failure> {
+        if topic.as_str().starts_with("$SYS/") { Err(Failure::SystemTopic) } else { Ok(()) }
+    }
+
+    /// The topic of a PUBLISH with an alias, which it sets or uses, §3.3.2.3.4.
+    fn resolve_alias(&mut self, publish: &Publish<'_>) -> Result<String, Failure> {
+        let Some(alias) = publish.properties.topic_alias else { return Err(DecodeError::TopicEmpty.into()) };
+        let most = self.broker.settings.topic_alias_maximum;
+        if alias.get() > most {
+            return Err(Failure::TopicAliasTooLarge(alias.get(), most));
+        }
+        if publish.topic.is_empty() {
+            let topic = self.aliases.as_ref().and_then(|aliases| aliases.get(alias));
+            return topic
+                .map(|topic| topic.as_str().to_owned())
+                .ok_or(Failure::TopicAliasUnknown(alias.get()));
+        }
+        let topic = TopicName::parse(publish.topic)?;
+        self.check_topic(topic)?;
+        self.aliases.get_or_insert_default().set(alias, topic);
+        Ok(topic.as_str().to_owned())
+    }
+
+    /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
+    fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
+        let most = self.broker.settings.receive_maximum;
+        let mut in_flight = self.acks.held();
+        let mut is_new = true;
+        if kind == AckKind::PubRec {
+            let mut state = self.handle.lock();
+            is_new = state.session.receive(packet_id);
+            in_flight += state.session.unreleased();
+        } else if in_flight > 0 {
+            in_flight += owed + 1;
+        }
+        if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
+            return Err(Failure::ReceiveMaximumExceeded(most));
+        }
+        Ok(is_new)
+    }
+
+    fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
+        match packet {
+            Packet::PubAck(packet) => self.handle_acknowledgement(AckKind::PubAck, &packet, batch),
+            Packet::PubRec(packet) => self.handle_acknowledgement(AckKind::PubRec, &packet, batch),
+            Packet::PubRel(packet) => self.handle_acknowledgement(AckKind::PubRel, &packet, batch),
+            Packet::PubComp(packet) => self.handle_acknowledgement(AckKind::PubComp, &packet, batch),
+            Packet::Subscribe(packet) => self.subscribe(&packet, batch)?,
+            Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch),
+            Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch),
+            Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
+            Packet::Connect(_) => return Err(Failure::SecondConnect),
+            // PUBLISH was taken out before.
+            Packet::Publish(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp
+            | Packet::Auth(_) => return Err(Failure::UnexpectedPacket(packet.packet_type())),
+        }
+        Ok(())
+    }
+
+    fn handle_acknowledgement(&mut self, kind: AckKind, packet: &Acknowledgement<'_>, batch: &mut Batch<'_>) {
+        let mut state = self.handle.lock();
+        let outcome = state.session.handle_acknowledgement(kind, packet.packet_id, packet.reason);
+        let persistent = state.session.is_persistent();
+        drop(state);
+        match outcome {
+            Acknowledged::Answer(answer, packet_id, reason) => {
+                let mut sequence = CommitSeq::default();
+                if answer == AckKind::PubComp && persistent && reason == ReasonCode::Success {
+                    let record = Record::Released { number: self.handle.number, packet_id };
+                    sequence = self.broker.store.append(record);
+                }
+                self.acknowledge(answer, packet_id, reason, sequence, batch);
+            }
+            // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
+            Acknowledged::Done | Acknowledged::Unknown => {}
+        }
+    }
+
+    fn subscribe(&mut self, packet: &Subscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
+        let (reasons, sequence) = self.broker.subscribe(&self.handle, packet)?;
+        let answer =
+            SubAck { packet_id: packet.packet_id, reason_string: None, user_properties: Vec::new(), reasons };
+        self.send(&Packet::SubAck(answer), sequence, batch);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) {
+        let (reasons, sequence) = self.broker.unsubscribe(&self.handle, &packet.filters);
+        let answer = UnsubAck {
+            packet_id: packet.packet_id,
+            reason_string: None,
+            user_properties: Vec::new(),
+            reasons,
+        };
+        self.send(&Packet::UnsubAck(answer), sequence, batch);
+    }
+
+    /// Notes how the client wants to end, and ends the connection.
+    fn disconnect(&mut self, packet: &Disconnect<'_>) -> Failure {
+        let asks_for_expiry = packet.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        if asks_for_expiry && self.handle.lock().session.lifetime == Lifetime::Connection {
+            return Failure::SessionExpiryInterval;
+        }
+        self.ending = Ending::Disconnect {
+            discard_will: packet.reason == ReasonCode::Success,
+            session_expiry_interval: packet.session_expiry_interval,
+        };
+        match packet.reason {
+            ReasonCode::Success => Failure::Disconnected,
+            reason => Failure::DisconnectedWith(reason),
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        sequence: CommitSeq,
+        batch: &mut Batch<'_>,
+    ) {
+        let version = self.version;
+        batch.report.packets_sent += 1;
+        self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
+            encode_acknowledgement(bytes, version, kind, packet_id, reason);
+        });
+    }
+
+    /// Owes a packet to the client, unless it is larger than the client takes.
+    pub fn send(&mut self, packet: &Packet<'_>, sequence: CommitSeq, batch: &mut Batch<'_>) {
+        let (version, most) = (self.version, self.maximum_packet_size);
+        batch.report.packets_sent += 1;
+        self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
+            if let Err(error) = packet.encode_within(version, most, bytes) {
+                tracing::debug!(client = %self.handle.client_id, %error, "an answer could not be sent");
+            }
+        });
+    }
+}
+
+impl<'a> Gathering<'a> {
+    fn begin(&mut self, topic: Cow<'a, str>, position: usize) {
+        self.topic = topic;
+        self.start = position;
+        self.plain = true;
+    }
+}

@@ -1,0 +1,106 @@
+//! Where bytes come in and go out: listeners, and one task per client.
+//!
+//! Called by `server`, which gives it bound sockets and the broker. The task of a connection reads a batch, hands the
+//! packets to the broker, and writes what the session has for its client: it is the only one that touches the
+//! socket. What always holds: a read buffer belongs to the worker thread and is never pinned by a connection; an
+//! idle connection holds no buffer at all; nothing that a client sends can make it grow without bound.
+
+mod acks;
+mod connection;
+mod failure;
+mod handshake;
+mod inbound;
+mod listener;
+mod log;
+mod scratch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+pub use listener::{Listening, listen};
+
+use self::log::LineBudget;
+use crate::broker::Broker;
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// How long a connection may take until its CONNECT is complete.
+    pub connect_timeout: Duration,
+    /// Longest pause of a publisher for the sake of slow subscribers; zero: none.
+    pub publisher_stall: Duration,
+    /// Connections at a time.
+    pub max_connections: usize,
+    lines: LineBudget,
+    open: AtomicUsize,
+    refusing: AtomicUsize,
+    all_closed: Notify,
+    stopping: Notify,
+}
+
+impl Shared {
+    /// For connections to this broker.
+    pub fn new(
+        broker: Arc<Broker>,
+        connect_timeout: Duration,
+        publisher_stall: Duration,
+        max_connections: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            broker,
+            connect_timeout,
+            publisher_stall,
+            max_connections,
+            lines: LineBudget::new(),
+            open: AtomicUsize::new(0),
+            refusing: AtomicUsize::new(0),
+            all_closed: Notify::new(),
+            stopping: Notify::new(),
+        })
+    }
+
+    /// Connections open now, with or without a session.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Ends connections that have no session yet.
+    pub fn stop_handshakes(&self) {
+        self.stopping.notify_waiters();
+    }
+
+    /// Waits until no connection is open.
+    pub async fn closed(&self) {
+        loop {
+            let closed = self.all_closed.notified();
+            if self.open() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+#[derive(Debug)]
+struct OpenConnection(Arc<Shared>);
+
+impl OpenConnection {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.all_closed.notify_waiters();
+        }
+    }
+}

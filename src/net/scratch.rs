@@ -1,0 +1,38 @@
+//! What a worker thread lends to the connection it is polling: a read buffer, and a report with buffers to write.
+//!
+//! Taken at the start of a poll and given back at its end, so that connections own no buffers while they are idle.
+//! If it is taken twice (a poll inside a poll does not happen, but would be no harm), a fresh one is made.
+
+use std::cell::Cell;
+
+use crate::session::Report;
+
+/// Bytes read at a time. Measured: 8 KiB costs a third more per small message.
+pub const READ_BUFFER: usize = 64 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Scratch {
+    /// [`READ_BUFFER`] bytes, of any content.
+    pub read: Box<[u8]>,
+    /// What a batch did.
+    pub report: Report,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    /// Takes the thread's scratch.
+    pub fn take() -> Box<Self> {
+        SCRATCH.take().unwrap_or_else(|| {
+            Box::new(Self { read: vec![0; READ_BUFFER].into_boxed_slice(), report: Report::default() })
+        })
+    }
+
+    /// Gives it back.
+    pub fn give_back(self: Box<Self>) {
+        SCRATCH.set(Some(self));
+    }
+}

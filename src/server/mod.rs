@@ -1,0 +1,216 @@
+//! Wires everything from the configuration: start, the timer, `$SYS`, drain and the end.
+//!
+//! Called by `cli` for the binary ([`run`]) and by programs that embed a broker ([`start`]): as many as wanted in one
+//! process, each stopped at will. What always holds: when [`start`] returns, every listener accepts; when
+//! [`Running::stop`] returns, every connection is closed.
+
+mod settings;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::broker::{Broker, SysReporter};
+use crate::config::{Config, Durability};
+use crate::net::{self, Listening, Shared};
+use crate::session::Close;
+use crate::store::{MemoryStore, Store};
+
+/// Why a broker does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} (listener {name}): {error}{}", hint(.error))]
+    Listen {
+        /// The listener's name.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The system has no threads to give.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
+}
+
+/// A broker that runs.
+#[derive(Debug)]
+pub struct Running {
+    broker: Arc<Broker>,
+    shared: Arc<Shared>,
+    listening: Vec<Listening>,
+    tasks: Vec<JoinHandle<()>>,
+    shutdown_timeout: Duration,
+}
+
+/// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(config: Config) -> Result<(), StartError> {
+    let workers = settings::workers(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    runtime.block_on(async {
+        // The listening loop itself runs on a worker, not on this thread.
+        let running = start(config).await?;
+        let signal = wait_for_signal().await;
+        tracing::info!(signal, connections = running.connections(), "stopping");
+        running.stop().await;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// Starts a broker on the caller's runtime.
+///
+/// # Errors
+/// When an address cannot be listened on.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_with_store(config, Arc::new(MemoryStore)).await
+}
+
+/// As [`start`], with a store of the caller's.
+///
+/// # Errors
+/// When an address cannot be listened on.
+pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<Running, StartError> {
+    let now = Instant::now();
+    let broker = Broker::new(settings::broker(&config), store, now);
+    let shared = Shared::new(
+        broker.clone(),
+        config.limits.connect_timeout,
+        config.limits.publisher_stall,
+        settings::bound(config.limits.max_connections.into()),
+    );
+    let mut listening = Vec::new();
+    for listener in &config.listeners {
+        let max_connections = listener.max_connections.map(|most| most as usize);
+        let bound = net::listen(listener.address, max_connections, shared.clone());
+        let bound = bound.map_err(|error| StartError::Listen {
+            name: listener.name.clone(),
+            address: listener.address,
+            error,
+        })?;
+        tracing::info!(address = %bound.address, name = %listener.name, "listening for MQTT over TCP");
+        listening.push(bound);
+    }
+    say_where_state_is(&config);
+    let mut tasks = vec![tokio::spawn(keep_time(broker.clone()))];
+    if !config.sys.interval.is_zero() {
+        tasks.push(tokio::spawn(publish_sys(broker.clone(), config.sys.interval)));
+    }
+    let shutdown_timeout = config.server.shutdown_timeout;
+    Ok(Running { broker, shared, listening, tasks, shutdown_timeout })
+}
+
+impl Running {
+    /// Where clients can connect, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listening.iter().map(|listening| listening.address).collect()
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    /// The broker itself.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Accepts no more, tells 5.0 clients 0x8B, writes what is left for them, and closes; what is not written within
+    /// `server.shutdown_timeout` is given up.
+    pub async fn stop(self) {
+        for listening in &self.listening {
+            listening.stop();
+        }
+        self.shared.stop_handshakes();
+        self.broker.stop(Close::ServerShuttingDown);
+        if tokio::time::timeout(self.shutdown_timeout, self.shared.closed()).await.is_err() {
+            tracing::warn!(
+                connections = self.connections(),
+                "clients did not read what was left for them within server.shutdown_timeout; closing all the same"
+            );
+            self.broker.stop(Close::Aborted);
+            self.shared.stop_handshakes();
+            let grace = Duration::from_secs(1);
+            let _: Result<(), _> = tokio::time::timeout(grace, self.shared.closed()).await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Does what is due when it is due.
+async fn keep_time(broker: Arc<Broker>) {
+    loop {
+        let next = broker.next_deadline();
+        tokio::select! {
+            () = sleep_until(next) => broker.handle_deadlines(Instant::now()),
+            () = broker.deadline_came_nearer() => {}
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
+    let mut reporter = SysReporter::new();
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        reporter.publish(&broker, Instant::now());
+    }
+}
+
+async fn wait_for_signal() -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals; end the process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn say_where_state_is(config: &Config) {
+    if config.store.durability == Durability::None {
+        tracing::info!("state is kept in memory and ends with the process (durability = \"none\")");
+    } else {
+        tracing::warn!(
+            "this version keeps state in memory only: sessions, queues and retained messages end with the process, \
+             whatever [store] says"
+        );
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: end it, or choose another port with --port"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another with --port",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}

@@ -1,0 +1,93 @@
+//! What a session knows of its live connection: how to write to it, and how to wake it.
+//!
+//! Owner: [`super::Session`]. Made by `broker` when a CONNECT is accepted, gone when the connection is.
+
+use std::net::SocketAddr;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::aliases::OutgoingAliases;
+use super::outbox::Outbox;
+use crate::codec::ProtocolVersion;
+
+/// Names one connection among all of a broker's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// Why the broker wants a connection to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// Another connection took the session over [MQTT-3.1.4-3].
+    TakenOver,
+    /// Nothing came for one and a half times the Keep Alive [MQTT-3.1.2-22].
+    KeepAliveTimeout,
+    /// It has read nothing for `limits.write_timeout`.
+    WriteTimeout,
+    /// The broker stops.
+    ServerShuttingDown,
+    /// The broker stops and waits no longer: nothing more is written.
+    Aborted,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Link {
+    /// Which connection.
+    pub id: LinkId,
+    /// What it speaks.
+    pub version: ProtocolVersion,
+    /// Where it comes from.
+    pub peer: Option<SocketAddr>,
+    /// What the client accepts at most, in bytes [MQTT-3.1.2-24]; `u32::MAX` if it did not say.
+    pub maximum_packet_size: u32,
+    /// The smaller of the client's Receive Maximum and our own bound.
+    pub window: u16,
+    /// Our aliases, if the client takes any.
+    pub aliases: Option<Box<OutgoingAliases>>,
+    /// Where frames gather.
+    pub outbox: Outbox,
+    /// Bytes taken from the outbox and not written yet; told by the connection.
+    pub unwritten: usize,
+    /// Wakes the connection's task.
+    pub waker: Waker,
+    /// The waker was handed out since the connection last took the outbox.
+    pub scheduled: bool,
+    /// The connection is to end.
+    pub close: Option<Close>,
+    /// When a packet last came in, or the connection was made.
+    pub last_packet: Instant,
+    /// How long nothing may come in: one and a half times the Keep Alive.
+    pub silence_allowed: Option<Duration>,
+    /// Since when writing has made no progress, while there is something to write.
+    pub blocked_since: Option<Instant>,
+    /// A deadline looks at `blocked_since`.
+    pub watched: bool,
+    /// In flight from before this connection and not sent again yet.
+    pub to_resend: usize,
+}
+
+impl Link {
+    /// Bytes on their way to the client.
+    pub fn pending(&self) -> usize {
+        self.outbox.len() + self.unwritten
+    }
+
+    /// Notes that the connection has something to do; its waker, if it is not under way already.
+    #[must_use = "the connection sleeps until it is woken"]
+    pub fn schedule(&mut self) -> Option<Waker> {
+        if std::mem::replace(&mut self.scheduled, true) { None } else { Some(self.waker.clone()) }
+    }
+
+    /// Asks the connection to end, unless it was asked before; nothing waits for a connection that is aborted.
+    #[must_use = "the connection sleeps until it is woken"]
+    pub fn request_close(&mut self, close: Close) -> Option<Waker> {
+        if close == Close::Aborted {
+            self.close = Some(close);
+        } else {
+            self.close.get_or_insert(close);
+        }
+        // Woken even if it was scheduled: one that waits for its socket does not look at what is scheduled.
+        self.scheduled = true;
+        Some(self.waker.clone())
+    }
+}

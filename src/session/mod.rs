@@ -1,0 +1,275 @@
+//! One client's session, sans-IO: packets in, bytes out, time as an argument.
+//!
+//! Owner: `broker`, which keeps every session under a lock of its own. Callers: `broker`'s verbs for publishers
+//! ([`Session::deliver`]), and the client's own connection for acknowledgements and output.
+//!
+//! The contract: `attach` a [`Link`] when a connection is accepted; `deliver*` and `handle_*` at any time;
+//! [`Session::poll_output`] whenever the link was scheduled or something was handled; `detach` when the
+//! connection ends. What always holds:
+//! - per publisher, topic and QoS, messages leave in the order they came [MQTT-4.6.0-5], [MQTT-4.6.0-6];
+//! - no more than the client's Receive Maximum is in flight, and identifiers are unique [MQTT-3.3.4-9];
+//! - nothing is larger than the client's Maximum Packet Size [MQTT-3.1.2-24];
+//! - what is in flight survives the connection if the session does, and is sent again with DUP in the original
+//!   order [MQTT-4.4.0-1].
+
+mod aliases;
+mod deliver;
+mod link;
+mod outbox;
+mod queue;
+mod window;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use aliases::{IncomingAliases, OutgoingAliases};
+pub use deliver::{DropReason, Report, Terms};
+pub use link::{Close, Link, LinkId};
+pub use outbox::{Batch, BufferPool, Outbox};
+pub use queue::{Pushed, Queue, QueueBudget, QueueLimits, Queued};
+pub use window::{GroupNumber, InFlight, Phase, Window};
+
+use crate::codec::{AckKind, PacketId, QoS, ReasonCode};
+
+/// Bounds that every session of a broker has in common.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// Messages in flight to one client at most, whatever its Receive Maximum says.
+    pub max_inflight: u16,
+    /// Bounds of the queue.
+    pub queue: QueueLimits,
+    /// Bytes on their way to a client from which on its publishers are stalled.
+    pub outbox_soft: usize,
+    /// Bytes on their way to a client beyond which QoS 0 is dropped and the rest queued.
+    pub outbox_hard: usize,
+}
+
+/// What handling something needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The bounds.
+    pub limits: &'a SessionLimits,
+    /// The time.
+    pub now: Instant,
+}
+
+/// How long a session outlives its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It ends with the connection.
+    Connection,
+    /// It ends this long after the connection.
+    After(Duration),
+    /// It never ends (Session Expiry Interval 0xFFFFFFFF).
+    Forever,
+}
+
+/// What a PUBACK, PUBREC, PUBREL or PUBCOMP led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The exchange goes on: this is to be answered.
+    Answer(AckKind, PacketId, ReasonCode),
+    /// The exchange is over.
+    Done,
+    /// Nothing was in flight under that identifier, or in another phase; nothing changed.
+    Unknown,
+}
+
+/// What [`Session::poll_output`] found.
+#[derive(Debug)]
+pub struct Output {
+    /// Bytes to write, perhaps none.
+    pub batch: Batch,
+    /// The connection is to end after these bytes.
+    pub close: Option<Close>,
+    /// More waits that the window has room for, and only the outbox had not.
+    pub more: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    /// The live connection.
+    pub link: Option<Link>,
+    /// How long it outlives its connection.
+    pub lifetime: Lifetime,
+    window: Window,
+    queue: Queue,
+    /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10].
+    received: BTreeSet<PacketId>,
+    /// Messages dropped, by [`DropReason`].
+    drops: [u32; DropReason::COUNT],
+}
+
+impl Session {
+    /// A new session, not connected.
+    pub fn new(lifetime: Lifetime, budget: Arc<QueueBudget>) -> Self {
+        Self {
+            link: None,
+            lifetime,
+            window: Window::default(),
+            queue: Queue::new(budget),
+            received: BTreeSet::new(),
+            drops: [0; DropReason::COUNT],
+        }
+    }
+
+    /// Whether what is in flight and queued must outlive the connection.
+    pub fn is_persistent(&self) -> bool {
+        self.lifetime != Lifetime::Connection
+    }
+
+    /// Gives the session its connection. What is in flight from before is sent again by the next
+    /// [`Session::poll_output`]. Returns the link it replaces, if another connection had the session.
+    pub fn attach(&mut self, mut link: Link) -> Option<Link> {
+        for entry in self.window.iter_mut() {
+            entry.resend = true;
+        }
+        link.to_resend = usize::from(self.window.unfinished());
+        self.link.replace(link)
+    }
+
+    /// Takes the link away if it still is this connection's.
+    pub fn detach(&mut self, id: LinkId) -> Option<Link> {
+        if self.is_attached(id) { self.link.take() } else { None }
+    }
+
+    /// Whether this connection has the session.
+    pub fn is_attached(&self, id: LinkId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.id == id)
+    }
+
+    /// Takes what came through shared groups and need not stay with this session when its connection breaks:
+    /// QoS 1 goes to another member at once; QoS 2 stays, [MQTT-4.8.2-4], [MQTT-4.8.2-5].
+    pub fn release_group_messages(&mut self) -> Vec<(GroupNumber, Queued)> {
+        let taken = self.window.extract(|entry| entry.group.is_some() && entry.phase == Phase::PubAck);
+        if let Some(link) = &mut self.link {
+            link.to_resend = self.window.iter_mut().filter(|entry| entry.resend).count();
+        }
+        taken.into_iter().filter_map(|entry| Some((entry.group?, entry.content?))).collect()
+    }
+
+    /// Messages in flight to the client.
+    pub fn in_flight(&self) -> u16 {
+        self.window.unfinished()
+    }
+
+    /// Messages waiting for the window.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Messages dropped for this session, for one reason.
+    pub fn dropped(&self, reason: DropReason) -> u32 {
+        self.drops[reason as usize]
+    }
+
+    /// How much the client has to do: for the choice among the members of a shared group. `u32::MAX` if it can
+    /// take nothing with an acknowledgement now.
+    pub fn load(&self) -> u32 {
+        if self.has_room() { u32::from(self.window.unfinished()) } else { u32::MAX }
+    }
+
+    /// Whether a message with QoS 1 or 2 could be sent at once.
+    pub fn has_room(&self) -> bool {
+        self.queue.is_empty() && self.window_is_open()
+    }
+
+    /// Notes a PUBLISH with QoS 2. `false` if its identifier was received before and not released: it must not
+    /// be delivered again [MQTT-4.3.3-10].
+    pub fn receive(&mut self, packet_id: PacketId) -> bool {
+        self.received.insert(packet_id)
+    }
+
+    /// Whether a QoS 2 exchange of the client's is going on under this identifier.
+    pub fn is_received(&self, packet_id: PacketId) -> bool {
+        self.received.contains(&packet_id)
+    }
+
+    /// QoS 2 exchanges of the client's that are not released.
+    pub fn unreleased(&self) -> usize {
+        self.received.len()
+    }
+
+    /// Forgets a received identifier, because its PUBREL came or because the message was refused. Whether it
+    /// was there.
+    pub fn release(&mut self, packet_id: PacketId) -> bool {
+        self.received.remove(&packet_id)
+    }
+
+    /// Handles PUBACK, PUBREC or PUBCOMP of the client's for what we sent it [MQTT-4.3.2], [MQTT-4.3.3].
+    pub fn handle_acknowledgement(
+        &mut self,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+    ) -> Acknowledged {
+        match kind {
+            AckKind::PubAck => self.finish(packet_id, &[Phase::PubAck]),
+            AckKind::PubComp => self.finish(packet_id, &[Phase::PubComp]),
+            // [MQTT-4.3.3-4]: an error in PUBREC ends the exchange.
+            AckKind::PubRec if reason.is_error() => self.finish(packet_id, &[Phase::PubRec]),
+            AckKind::PubRec => match self.window.get_mut(packet_id) {
+                Some(entry) if entry.phase != Phase::PubAck => {
+                    entry.phase = Phase::PubComp;
+                    entry.content = None;
+                    let resent = std::mem::take(&mut entry.resend);
+                    self.note_resent(resent);
+                    Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::Success)
+                }
+                _ => Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::PacketIdentifierNotFound),
+            },
+            AckKind::PubRel => {
+                let found = self.release(packet_id);
+                let reason = if found { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+                Acknowledged::Answer(AckKind::PubComp, packet_id, reason)
+            }
+        }
+    }
+
+    /// Moves what waits into the window as far as it is open, and takes what is to be written. `None` if the
+    /// session is not this connection's any more.
+    pub fn poll_output(&mut self, id: LinkId, context: Context<'_>, report: &mut Report) -> Option<Output> {
+        if !self.is_attached(id) {
+            return None;
+        }
+        self.pump(context, report);
+        let more = !self.queue.is_empty() && self.window_is_open();
+        let link = self.link.as_mut()?;
+        link.scheduled = false;
+        let batch = if link.outbox.is_empty() { Batch::default() } else { link.outbox.take() };
+        Some(Output { batch, close: link.close, more })
+    }
+
+    fn finish(&mut self, packet_id: PacketId, phases: &[Phase]) -> Acknowledged {
+        match self.window.finish(packet_id, phases) {
+            Some(entry) => {
+                self.note_resent(entry.resend);
+                Acknowledged::Done
+            }
+            None => Acknowledged::Unknown,
+        }
+    }
+
+    /// An entry that was to be sent again need not be any more.
+    fn note_resent(&mut self, was_pending: bool) {
+        if let (true, Some(link)) = (was_pending, &mut self.link) {
+            link.to_resend = link.to_resend.saturating_sub(1);
+        }
+    }
+
+    /// Whether the window has room and the outbox is not full.
+    fn window_is_open(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.to_resend == 0 && self.window.unfinished() < link.window)
+    }
+}
+
+/// The phase in which a message of this QoS starts; `None` for QoS 0, which has no exchange.
+fn first_phase(qos: QoS) -> Option<Phase> {
+    match qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce => Some(Phase::PubAck),
+        QoS::ExactlyOnce => Some(Phase::PubRec),
+    }
+}

@@ -1,0 +1,227 @@
+//! Bytes on their way to one client: small frames copied one behind the other, large payloads referenced.
+//!
+//! Filled by [`super::Session`] under its lock; taken as a whole by the client's connection, which writes the
+//! [`Batch`] without a lock and gives the emptied buffer back. What always holds: the order of the bytes is the
+//! order in which they were put in, and a frame is never torn by another. An empty outbox has no buffer: buffers
+//! come from the worker's [`BufferPool`] when there is something to write, and go back when it is written.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::message::Message;
+
+/// Payloads of at least this many bytes are referenced instead of copied, where somebody else holds them too.
+pub const REFERENCE_FROM: usize = 4 * 1024;
+
+/// A payload to be written after `position` of the copied bytes.
+#[derive(Debug)]
+struct Reference {
+    position: usize,
+    message: Arc<Message>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Frames, and the heads of those whose payload is referenced.
+    pub bytes: Vec<u8>,
+    references: Vec<Reference>,
+    referenced: usize,
+}
+
+impl Outbox {
+    /// Bytes waiting, referenced ones included.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.referenced
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds the payload of a message whose head was just written to `bytes`.
+    pub fn push_payload(&mut self, message: &Arc<Message>) {
+        if message.payload().len() < REFERENCE_FROM {
+            self.bytes.extend_from_slice(message.payload());
+        } else {
+            self.referenced += message.payload().len();
+            self.references.push(Reference { position: self.bytes.len(), message: message.clone() });
+        }
+    }
+
+    /// To be called before something is put in: an outbox without a buffer takes one from the pool.
+    pub fn begin(&mut self, pool: &mut BufferPool) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = pool.take();
+        }
+    }
+
+    /// Takes all that waits, and the buffer with it.
+    pub fn take(&mut self) -> Batch {
+        self.referenced = 0;
+        Batch {
+            bytes: std::mem::take(&mut self.bytes),
+            references: std::mem::take(&mut self.references),
+            next_reference: 0,
+            position: 0,
+            position_in_reference: 0,
+        }
+    }
+}
+
+/// Bytes taken from an [`Outbox`], being written.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    references: Vec<Reference>,
+    next_reference: usize,
+    position: usize,
+    position_in_reference: usize,
+}
+
+impl Batch {
+    /// Whether all has been written.
+    pub fn is_finished(&self) -> bool {
+        self.position == self.bytes.len() && self.next_reference == self.references.len()
+    }
+
+    /// Fills `slices` with what is to be written next, in order; how many of them are filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut position = self.position;
+        let mut skip = self.position_in_reference;
+        let references = self.references.get(self.next_reference..).unwrap_or_default();
+        let mut add = |bytes: &'a [u8]| {
+            if bytes.is_empty() {
+                return true;
+            }
+            match slices.get_mut(filled) {
+                Some(slice) => {
+                    *slice = IoSlice::new(bytes);
+                    filled += 1;
+                    true
+                }
+                None => false,
+            }
+        };
+        for reference in references {
+            let payload = reference.message.payload().get(skip..).unwrap_or_default();
+            let copied = self.bytes.get(position..reference.position).unwrap_or_default();
+            if !add(copied) || !add(payload) {
+                return filled;
+            }
+            position = reference.position;
+            skip = 0;
+        }
+        add(self.bytes.get(position..).unwrap_or_default());
+        filled
+    }
+
+    /// Notes that this many bytes of what [`Batch::slices`] gave were written.
+    pub fn advance(&mut self, mut written: usize) {
+        while written > 0 {
+            let end = match self.references.get(self.next_reference) {
+                Some(reference) => reference.position,
+                None => self.bytes.len(),
+            };
+            let copied = written.min(end - self.position);
+            self.position += copied;
+            written -= copied;
+            let Some(reference) = self.references.get(self.next_reference) else { return };
+            let left = reference.message.payload().len() - self.position_in_reference;
+            let referenced = written.min(left);
+            self.position_in_reference += referenced;
+            written -= referenced;
+            if self.position == end && referenced == left {
+                self.next_reference += 1;
+                self.position_in_reference = 0;
+            }
+        }
+    }
+
+    /// Bytes still to be written.
+    pub fn remaining(&self) -> usize {
+        let references = self.references.get(self.next_reference..).unwrap_or_default();
+        let referenced: usize = references.iter().map(|reference| reference.message.payload().len()).sum();
+        self.bytes.len() - self.position + referenced - self.position_in_reference
+    }
+
+    /// Gives the buffer back.
+    pub fn recycle(self, pool: &mut BufferPool) {
+        pool.give(self.bytes);
+    }
+}
+
+/// Empty buffers of one worker thread, to be used again.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl BufferPool {
+    /// Larger buffers are freed.
+    const LARGEST: usize = 512 * 1024;
+    /// Bytes kept at most.
+    const MOST: usize = 16 * 1024 * 1024;
+
+    /// A buffer, empty.
+    pub fn take(&mut self) -> Vec<u8> {
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer
+    }
+
+    /// Takes a buffer that is not needed any more.
+    pub fn give(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if (1..=Self::LARGEST).contains(&capacity) && self.bytes + capacity <= Self::MOST {
+            buffer.clear();
+            self.bytes += capacity;
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::QoS;
+    use crate::topic::TopicName;
+
+    #[test]
+    fn bytes_come_out_in_order_however_they_are_cut() {
+        let topic = TopicName::parse(b"t").unwrap();
+        let large = Message::own(topic, &vec![b'L'; REFERENCE_FROM], QoS::AtMostOnce, false);
+        let small = Message::own(topic, b"small", QoS::AtMostOnce, false);
+        for step in [1, 2, 7, 4_096, 4_099, 100_000] {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for (head, message) in [("a", &small), ("bc", &large), ("", &large), ("d", &small), ("e", &large)]
+            {
+                outbox.bytes.extend_from_slice(head.as_bytes());
+                outbox.push_payload(message);
+                expected.extend_from_slice(head.as_bytes());
+                expected.extend_from_slice(message.payload());
+            }
+            assert_eq!(outbox.len(), expected.len());
+            let mut batch = outbox.take();
+            assert!(outbox.is_empty() && outbox.len() == 0);
+            let mut written = Vec::new();
+            while !batch.is_finished() {
+                assert_eq!(batch.remaining(), expected.len() - written.len());
+                let mut slices = [IoSlice::new(&[]); 3];
+                let filled = batch.slices(&mut slices);
+                let mut left = step;
+                for slice in &slices[..filled] {
+                    let taken = left.min(slice.len());
+                    written.extend_from_slice(&slice[..taken]);
+                    left -= taken;
+                }
+                batch.advance(step - left);
+            }
+            assert_eq!(written, expected, "step {step}");
+        }
+    }
+}
