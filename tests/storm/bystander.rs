@@ -20,14 +20,17 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// A measurement that is running.
 pub struct Bystander {
     over: Arc<AtomicBool>,
-    broker: JoinHandle<Vec<Duration>>,
-    loopback: JoinHandle<Vec<Duration>>,
+    broker: JoinHandle<Vec<Answer>>,
+    loopback: JoinHandle<Vec<Answer>>,
 }
+
+/// How long an answer took, and when, from the start of the measurement.
+type Answer = (Duration, Duration);
 
 /// What came of it.
 pub struct Measured {
-    broker: Vec<Duration>,
-    loopback: Vec<Duration>,
+    broker: Vec<Answer>,
+    loopback: Vec<Answer>,
 }
 
 impl Bystander {
@@ -53,17 +56,20 @@ impl Bystander {
 
 impl Measured {
     pub fn slowest(&self) -> Duration {
-        self.broker.last().copied().expect("there was an answer")
+        self.broker.last().expect("there was an answer").0
     }
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, sorted) in [("bystander", &self.broker), ("the same without a broker", &self.loopback)] {
-            let at = |permille: usize| sorted[(sorted.len() - 1) * permille / 1_000];
-            let (median, high, slowest) = (at(500), at(990), at(1_000));
-            let count = sorted.len();
-            write!(f, "{name}: {count} answers, median {median:?}, 99 % {high:?}, slowest {slowest:?}; ")?;
+            let at = |permille: usize| sorted[(sorted.len() - 1) * permille / 1_000].0;
+            let (median, high, count) = (at(500), at(990), sorted.len());
+            write!(f, "{name}: {count} answers, median {median:?}, 99 % {high:?}, the slowest")?;
+            for (took, when) in sorted.iter().rev().take(5) {
+                write!(f, " {took:?} (at {:.1} s)", when.as_secs_f32())?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -91,7 +97,8 @@ impl Asker {
     }
 
     /// A PINGREQ, a QoS 0 message to itself and a QoS 1 message to itself, in turn.
-    fn until(mut self, over: &AtomicBool) -> Vec<Duration> {
+    fn until(mut self, over: &AtomicBool) -> Vec<Answer> {
+        let begin = Instant::now();
         let mut answers = Vec::new();
         let mut out = Vec::new();
         while !over.load(Ordering::Relaxed) {
@@ -111,7 +118,7 @@ impl Asker {
             };
             let start = Instant::now();
             self.ask(&out, answer);
-            answers.push(start.elapsed());
+            answers.push((start.elapsed(), start - begin));
             thread::sleep(PAUSE);
         }
         answers
@@ -136,7 +143,8 @@ impl Asker {
 }
 
 /// What the machine alone needs for an answer.
-fn without_a_broker(over: &AtomicBool) -> Vec<Duration> {
+fn without_a_broker(over: &AtomicBool) -> Vec<Answer> {
+    let begin = Instant::now();
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let echo = thread::spawn(move || {
@@ -151,7 +159,7 @@ fn without_a_broker(over: &AtomicBool) -> Vec<Duration> {
         let start = Instant::now();
         stream.write_all(&[1]).expect("the loopback");
         stream.read_exact(&mut [0; 1]).expect("the loopback");
-        answers.push(start.elapsed());
+        answers.push((start.elapsed(), start - begin));
         thread::sleep(PAUSE);
     }
     drop(stream);

@@ -76,6 +76,9 @@ pub struct Member {
     /// A filter subscribed to only to be unsubscribed from again.
     passing: Option<(u16, String)>,
     connected: bool,
+    /// The connection before ended before its CONNACK: the broker may come to read that CONNECT after the
+    /// next one, and is right to let it take the session over.
+    haunted: bool,
     pong: bool,
     out: Vec<u8>,
 }
@@ -106,6 +109,7 @@ impl Member {
             subscribed: Vec::new(),
             passing: None,
             connected: false,
+            haunted: false,
             pong: false,
             out: Vec::new(),
         }
@@ -138,12 +142,15 @@ impl Member {
             let end = self.serve(&stream, Duration::from_millis(life)).await;
             // Only now: until its CONNACK the newer connection and the older one were both open.
             drop(older.take());
-            if let End::Fault(fault) = end {
+            if let End::Fault(fault) = end
+                && !std::mem::take(&mut self.haunted)
+            {
                 return Err(fault);
             }
-            if self.phase() == Phase::Leaving {
+            if self.phase() == Phase::Leaving && self.connected {
                 return self.say_goodbye(stream).await;
             }
+            self.haunted = !self.connected;
             older = self.cut(stream).await;
             self.client.cut();
             self.out.clear();
