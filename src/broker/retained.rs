@@ -147,7 +147,11 @@ impl Broker {
         if state.ended {
             return false;
         }
-        for message in slice.iter().filter(|message| message.expiry(now) != Expiry::Expired) {
+        for message in &slice {
+            let is_own = replay.no_local && message.publisher == handle.number;
+            if is_own || message.expiry(now) == Expiry::Expired {
+                continue;
+            }
             // [MQTT-3.3.1-8]: RETAIN is set on what a new subscription gets.
             state.session.deliver_kept(message, true, &replay.granted.terms(false), context, report);
         }

@@ -144,7 +144,7 @@ impl Broker {
                 retain_as_published: true,
                 identifiers: (identifier != 0).then(|| [identifier].into()),
             };
-            state.replays.insert(0, Replay { filter, cursor: None, granted });
+            state.replays.insert(0, Replay { filter, cursor: None, granted, no_local: options.no_local });
         }
         granted_reason(options.qos)
     }

@@ -99,6 +99,8 @@ impl Failure {
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
                 ReasonCode::MalformedPacket
             }
+            // 3.1.1 has no return code for it [MQTT-3.2.2-6 of 3.1.1].
+            Self::Refused(Refusal::WillTopic(_)) if version != ProtocolVersion::V5 => return None,
             Self::Refused(refusal) => return Some(Answer::refusing(version, refusal.reason())),
             Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
             Self::Decode(error) => return Some(error.answer(version)),

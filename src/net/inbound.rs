@@ -31,6 +31,8 @@ pub struct Inbound {
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
+    /// QoS 2 exchanges of the client's that are not released.
+    unreleased: usize,
     /// What the listener forgives.
     leniencies: Leniencies,
     /// It was forgiven something, and the log says so.
@@ -85,9 +87,11 @@ impl Inbound {
         maximum_packet_size: Option<u32>,
         leniencies: Leniencies,
     ) -> Self {
+        let unreleased = handle.lock().session.unreleased();
         Self {
             broker,
             handle,
+            unreleased,
             version,
             maximum_packet_size,
             leniencies,
@@ -229,7 +233,9 @@ impl Inbound {
             if kind == AckKind::PubRec {
                 if reason.is_error() {
                     // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
-                    self.handle.lock().session.release(packet_id);
+                    let mut state = self.handle.lock();
+                    state.session.release(packet_id);
+                    self.unreleased = state.session.unreleased();
                 } else if message.is_some() && self.handle.lock().session.is_persistent() {
                     let record = Record::Received { number: self.handle.number, packet_id };
                     wait_for = wait_for.max(self.broker.store.append(record));
@@ -284,14 +290,17 @@ impl Inbound {
     /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
     fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
         let most = self.broker.settings.receive_maximum;
-        let mut in_flight = self.acks.held();
+        let held = self.acks.held();
         let mut is_new = true;
+        let mut in_flight = self.unreleased + held;
         if kind == AckKind::PubRec {
             let mut state = self.handle.lock();
             is_new = state.session.receive(packet_id);
-            in_flight += state.session.unreleased();
-        } else if in_flight > 0 {
-            in_flight += owed + 1;
+            self.unreleased = state.session.unreleased();
+            in_flight = self.unreleased + held;
+        } else {
+            // What is acknowledged at once is in flight alone; what waits for the store piles up.
+            in_flight += if held > 0 { owed + 1 } else { 1 };
         }
         if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
             if !self.leniencies.receive_maximum {
@@ -333,6 +342,7 @@ impl Inbound {
         let mut state = self.handle.lock();
         let outcome = state.session.handle_acknowledgement(kind, packet.packet_id, packet.reason);
         let persistent = state.session.is_persistent();
+        self.unreleased = state.session.unreleased();
         drop(state);
         match outcome {
             Acknowledged::Answer(answer, packet_id, reason) => {
