@@ -56,26 +56,21 @@ impl Message {
         publisher: SessionNumber,
         now: Instant,
     ) -> Arc<Self> {
-        Arc::new(Self::build(
-            topic,
-            &publish.properties,
-            publish.payload,
-            (publish.qos, publish.retain),
-            publisher,
-            now,
-        ))
+        let properties = &publish.properties;
+        let expires_at = properties.message_expiry_interval.and_then(|seconds| expiry_of(seconds, now));
+        let flags = (publish.qos, publish.retain);
+        Arc::new(Self::build(topic, properties, publish.payload, flags, publisher, expires_at))
     }
 
-    /// The message a Will becomes when it is published. Its expiry counts from `now`, the publication (§3.1.3.2.4).
-    pub fn of_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber, now: Instant) -> Self {
-        Self::build(topic, &will.properties, will.payload, (will.qos, will.retain), publisher, now)
+    /// The message a Will becomes when it is published; its expiry, which counts from then, is set by the caller.
+    pub fn of_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber) -> Self {
+        Self::build(topic, &will.properties, will.payload, (will.qos, will.retain), publisher, None)
     }
 
     /// A message of the broker's own.
     pub fn own(topic: &TopicName, payload: &[u8], qos: QoS, retain: bool) -> Arc<Self> {
-        let now = Instant::now();
         let properties = MessageProperties::default();
-        Arc::new(Self::build(topic, &properties, payload, (qos, retain), SessionNumber::BROKER, now))
+        Arc::new(Self::build(topic, &properties, payload, (qos, retain), SessionNumber::BROKER, None))
     }
 
     fn build(
@@ -84,7 +79,7 @@ impl Message {
         payload: &[u8],
         (qos, retain): (QoS, bool),
         publisher: SessionNumber,
-        now: Instant,
+        expires_at: Option<Instant>,
     ) -> Self {
         let topic = topic.as_str().as_bytes();
         let mut data = Vec::with_capacity(topic.len() + properties.raw.len() + payload.len());
@@ -98,9 +93,7 @@ impl Message {
             topic_length: topic.len() as u16,
             qos,
             retain,
-            expires_at: properties
-                .message_expiry_interval
-                .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into()))),
+            expires_at,
             publisher,
         }
     }
@@ -140,6 +133,10 @@ impl Message {
             }
         }
     }
+}
+
+fn expiry_of(seconds: u32, now: Instant) -> Option<Instant> {
+    now.checked_add(Duration::from_secs(seconds.into()))
 }
 
 /// One PUBLISH of a run.

@@ -162,7 +162,7 @@ impl Broker {
             self.remove_deadline(key);
         }
         state.takeovers = takeovers;
-        state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.number, new.now)));
+        state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.number)));
         state.session.lifetime = lifetime;
         let old_link = state.session.attach(link);
         if let Some(allowed) = silence_allowed {
@@ -318,10 +318,10 @@ impl Broker {
     }
 }
 
-fn pending_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber, now: Instant) -> PendingWill {
+fn pending_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber) -> PendingWill {
     let seconds = |interval: u32| Duration::from_secs(interval.into());
     PendingWill {
-        message: Message::of_will(topic, will, publisher, now),
+        message: Message::of_will(topic, will, publisher),
         expiry: will.properties.message_expiry_interval.map(seconds),
         delay: will.delay_interval.map_or(Duration::ZERO, seconds),
     }

@@ -14,6 +14,14 @@ pub struct DeadlineKey {
     number: u64,
 }
 
+impl DeadlineKey {
+    /// The key of a deadline that the caller numbers itself. Numbers are below 2^63; those given out by
+    /// [`Deadlines::insert`] are never the same.
+    pub fn numbered(at: Instant, number: u64) -> Self {
+        Self { at, number: number | 1 << 63 }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Deadlines<T> {
@@ -35,6 +43,14 @@ impl<T> Deadlines<T> {
         let is_next = self.waiting.first_key_value().is_none_or(|(first, _)| key < *first);
         self.waiting.insert(key, what);
         (key, is_next)
+    }
+
+    /// Adds a deadline under a number that the caller has for it, so that it can tell the key again later: see
+    /// [`DeadlineKey::numbered`].
+    pub fn insert_numbered(&mut self, key: DeadlineKey, what: T) -> bool {
+        let is_next = self.waiting.first_key_value().is_none_or(|(first, _)| key < *first);
+        self.waiting.insert(key, what);
+        is_next
     }
 
     /// Takes a deadline back.

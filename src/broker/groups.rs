@@ -274,6 +274,9 @@ impl GroupState {
         report: &mut Report,
     ) -> bool {
         if qos == QoS::AtMostOnce {
+            if self.members.iter().any(|member| member.handle.lock().session.link.is_some()) {
+                report.dropped[DropReason::OutboxFull as usize] += 1;
+            }
             return true;
         }
         let queued = Queued { message: message(), identifiers: None, qos, retain: false };

@@ -93,6 +93,8 @@ pub struct Replay {
     pub cursor: Option<Cursor>,
     /// On what terms.
     pub granted: Granted,
+    /// What the session published itself is left out [MQTT-3.8.3-3].
+    pub no_local: bool,
 }
 
 /// What the matching subscriptions of one session grant together.

@@ -82,6 +82,9 @@ impl Broker {
             state = handle.lock();
         }
         let output = state.session.poll_output(link_id, context, report)?;
+        if let Some(reason) = report.fresh_drop.take() {
+            self.note_drop(handle, reason, state.session.dropped(reason));
+        }
         handle.note_load(&state);
         drop(state);
         self.settle(report);

@@ -105,6 +105,7 @@ impl Broker {
             self.counters.add(Counter::of_drop(reason), dropped);
         }
         (report.sent, report.sent_bytes, report.packets_sent, report.queued) = (0, 0, 0, 0);
+        (report.kept, report.pressed, report.fresh_drop) = (false, false, None);
         for waker in report.wakers.drain(..) {
             waker.wake();
         }

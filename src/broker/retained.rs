@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::deadlines::DeadlineKey;
 use super::handle::{Replay, SessionState};
 use super::{Broker, Deadline, SessionHandle};
 use crate::codec::QoS;
@@ -48,8 +49,9 @@ impl Retained {
         Self { tree: RetainedTree::new(), bytes: 0, limits, refused: 0 }
     }
 
-    /// Retains a message, or removes the topic's if the payload is empty. `false` if there is no room for it.
-    fn set(&mut self, message: &Arc<Message>) -> bool {
+    /// Retains a message, or removes the topic's if the payload is empty. `false` if there is no room for it; and
+    /// the message that stood there before.
+    fn set(&mut self, message: &Arc<Message>) -> (bool, Option<Arc<Message>>) {
         let previous = if message.payload().is_empty() {
             self.tree.remove(message.topic())
         } else {
@@ -60,14 +62,14 @@ impl Retained {
                 self.refused += 1;
                 // The older message must not stay: it would be older than one that was acknowledged.
                 let removed = self.tree.remove(message.topic());
-                self.bytes -= removed.map_or(0, |old| old.cost());
-                return false;
+                self.bytes -= removed.as_ref().map_or(0, |old| old.cost());
+                return (false, removed);
             }
             self.bytes += message.cost();
             self.tree.insert(message.topic(), message.clone())
         };
-        self.bytes -= previous.map_or(0, |old| old.cost());
-        true
+        self.bytes -= previous.as_ref().map_or(0, |old| old.cost());
+        (true, previous)
     }
 }
 
@@ -78,9 +80,10 @@ impl Broker {
             return CommitSeq::default();
         }
         let mut retained = self.retained.lock();
-        let room = retained.set(message);
+        let (room, previous) = retained.set(message);
         let refused = retained.refused;
         drop(retained);
+        self.remove_deadline(previous.as_ref().and_then(expiry_key));
         if !room && refused.is_power_of_two() {
             tracing::warn!(
                 refused,
@@ -88,8 +91,11 @@ impl Broker {
                 "a message was not retained, there is no room: raise retained.max_messages or retained.max_bytes"
             );
         }
-        if let (true, Some(at)) = (room, message.expires_at) {
-            self.add_deadline(at, Deadline::RetainedExpiry(Arc::downgrade(message)));
+        if let Some(key) = expiry_key(message).filter(|_| room && !message.payload().is_empty()) {
+            let deadline = Deadline::RetainedExpiry(Arc::downgrade(message));
+            if self.deadlines.lock().insert_numbered(key, deadline) {
+                self.nearer.notify_one();
+            }
         }
         if message.payload().is_empty() || !room {
             self.store.append(Record::Forgotten { topic: message.topic().as_str() })
@@ -141,7 +147,11 @@ impl Broker {
         if state.ended {
             return false;
         }
-        for message in slice.iter().filter(|message| message.expiry(now) != Expiry::Expired) {
+        for message in &slice {
+            let is_own = replay.no_local && message.publisher == handle.number;
+            if is_own || message.expiry(now) == Expiry::Expired {
+                continue;
+            }
             // [MQTT-3.3.1-8]: RETAIN is set on what a new subscription gets.
             state.session.deliver_kept(message, true, &replay.granted.terms(false), context, report);
         }
@@ -151,6 +161,12 @@ impl Broker {
         }
         !state.replays.is_empty()
     }
+}
+
+/// The key of a retained message's deadline. While the deadline stands it holds the message's allocation, so no
+/// other message has the same address.
+fn expiry_key(message: &Arc<Message>) -> Option<DeadlineKey> {
+    Some(DeadlineKey::numbered(message.expires_at?, Arc::as_ptr(message).addr() as u64))
 }
 
 /// How many messages of a replay the session can take now without queueing or dropping any.

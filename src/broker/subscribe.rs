@@ -144,7 +144,7 @@ impl Broker {
                 retain_as_published: true,
                 identifiers: (identifier != 0).then(|| [identifier].into()),
             };
-            state.replays.insert(0, Replay { filter, cursor: None, granted });
+            state.replays.insert(0, Replay { filter, cursor: None, granted, no_local: options.no_local });
         }
         granted_reason(options.qos)
     }
@@ -230,7 +230,10 @@ impl Broker {
             self.remove_group(&mut table, group);
         } else {
             // What waits may have waited for this one.
-            group.take_back(Vec::new(), self.context(Instant::now()), &mut Report::default());
+            let mut report = Report::default();
+            group.take_back(Vec::new(), self.context(Instant::now()), &mut report);
+            drop(table);
+            self.settle(&mut report);
         }
     }
 

@@ -71,6 +71,9 @@ pub enum Failure {
     /// [MQTT-3.2.2-14]
     #[error("it published with RETAIN, and retained.enabled is off")]
     RetainNotSupported,
+    /// [MQTT-3.1.2-24]
+    #[error("its maximum packet size is too small for a CONNACK")]
+    MaximumPacketSizeTooSmall,
     /// A SUBSCRIBE that is wrong as a whole.
     #[error("a SUBSCRIBE is wrong: {0}")]
     Subscribe(#[from] SubscribeError),
@@ -91,10 +94,13 @@ impl Failure {
             | Self::Closed
             | Self::Broken(_)
             | Self::ConnectTimeout
+            | Self::MaximumPacketSizeTooSmall
             | Self::NotMqtt(_) => return None,
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
                 ReasonCode::MalformedPacket
             }
+            // 3.1.1 has no return code for it [MQTT-3.2.2-6 of 3.1.1].
+            Self::Refused(Refusal::WillTopic(_)) if version != ProtocolVersion::V5 => return None,
             Self::Refused(refusal) => return Some(Answer::refusing(version, refusal.reason())),
             Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
             Self::Decode(error) => return Some(error.answer(version)),
@@ -126,6 +132,11 @@ impl Failure {
         Some(Answer::closing(version, reason))
     }
 
+    /// Whether the client said that it was leaving.
+    pub fn is_asked_for(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::DisconnectedWith(_))
+    }
+
     /// Whether nobody is left to write to.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Closed | Self::Broken(_))
@@ -153,6 +164,7 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::NotMqtt(_)
             | Self::TooManyConnections
+            | Self::MaximumPacketSizeTooSmall
             | Self::Refused(_)
             | Self::Close(_) => false,
             Self::Decode(_)

@@ -19,11 +19,12 @@ use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::scratch::Scratch;
 use super::{OpenConnection, Shared};
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, SessionHandle};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
 };
+use crate::session::LinkId;
 
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
@@ -35,34 +36,58 @@ const LINGER_BYTES: usize = 256 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one client until it is gone.
+///
+/// The beginning and the end have futures of their own on the heap, gone when they are done: what a connection costs
+/// while it is idle is the connection alone.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    stream: S,
     peer: Option<SocketAddr>,
     open: OpenConnection,
 ) {
-    let shared = open.0.clone();
+    if let Some(mut started) = Box::pin(begin(stream, peer, &open)).await {
+        let failure = (&mut started.connection).await;
+        Box::pin(end(started, failure)).await;
+    }
+    drop(open);
+}
+
+/// A connection that runs, and what is needed when it ends.
+struct Started<S> {
+    connection: Connection<S>,
+    shared: Arc<Shared>,
+    handle: Arc<SessionHandle>,
+    link: LinkId,
+    peer: Option<SocketAddr>,
+    version: ProtocolVersion,
+}
+
+/// Waits for the CONNECT and gives the connection its session, or tells the client why not.
+async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    peer: Option<SocketAddr>,
+    open: &OpenConnection,
+) -> Option<Box<Started<S>>> {
+    let shared = &open.shared;
     let mut buffer = Vec::new();
     let first = tokio::select! {
         biased;
-        first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, &shared)) => {
+        first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, shared)) => {
             first.unwrap_or(Err(Failure::ConnectTimeout))
         }
-        () = shared.stopping.notified() => return,
+        () = shared.stopping.notified() => return None,
     };
     let started = match first {
-        Ok(length) => start(stream, &shared, peer, &buffer, length).await,
+        Ok(length) => start(stream, open, peer, &buffer, length).await,
         Err(failure) => Err((stream, failure)),
     };
     match started {
-        Ok(connection) => {
-            drop(buffer);
-            run(connection, &shared).await;
-        }
+        Ok(started) => Some(started),
         Err((mut stream, failure)) => {
             shared.broker.counters.add(Counter::ConnectionsRefused, 1);
             shared.lines.refused(peer, &failure, Instant::now());
             let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
             say_goodbye(&mut stream, &failure, version, false).await;
+            None
         }
     }
 }
@@ -84,18 +109,10 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// What a connection needs to run.
-struct Started<S> {
-    connection: Connection<S>,
-    accepted: (Arc<crate::broker::SessionHandle>, crate::session::LinkId),
-    peer: Option<SocketAddr>,
-    version: ProtocolVersion,
-}
-
 /// Gives the connection its session; hands the socket back if it is refused.
 async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    shared: &Arc<Shared>,
+    open: &OpenConnection,
     peer: Option<SocketAddr>,
     buffer: &[u8],
     length: usize,
@@ -106,6 +123,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => return Err((stream, error.into())),
     };
     let now = Instant::now();
+    let shared = &open.shared;
     let broker = &shared.broker;
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
@@ -120,27 +138,28 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let (handle, version) = (accepted.handle.clone(), connect.version);
     shared.lines.connected(&handle.client_id, peer, version, accepted.session_present, now);
     let maximum_packet_size = connect.properties.maximum_packet_size;
-    let mut inbound = Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size);
+    let mut inbound =
+        Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size, open.leniencies);
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
     inbound.send(&Packet::ConnAck(connack(broker, &connect, &accepted)), accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
+    if inbound.acks.is_empty() {
+        broker.disconnect(&handle, link, Ending::Broken, now);
+        return Err((stream, Failure::MaximumPacketSizeTooSmall));
+    }
     let connection = Connection::new(stream, shared.clone(), handle.clone(), link, inbound, behind.to_vec());
-    Ok(Box::new(Started { connection, accepted: (handle, link), peer, version }))
+    Ok(Box::new(Started { connection, shared: shared.clone(), handle, link, peer, version }))
 }
 
-/// Runs the connection to its end, and settles what it leaves behind.
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, shared: &Arc<Shared>) {
-    let Started { mut connection, accepted: (handle, link), peer, version } = *started;
-    let failure = (&mut connection).await;
+/// Settles what an ended connection leaves behind.
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
+    let Started { connection, shared, handle, link, peer, version } = *started;
     let (mut stream, inbound) = connection.into_parts();
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
-    let ending = match &failure {
-        Failure::Disconnected | Failure::DisconnectedWith(_) => inbound.ending,
-        _ => Ending::Broken,
-    };
+    let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };
     drop(inbound);
     shared.broker.disconnect(&handle, link, ending, now);
     drop(handle);
@@ -255,4 +274,24 @@ fn connack<'a>(broker: &Broker, connect: &Connect<'_>, accepted: &'a Accepted) -
         };
     }
     ConnAck { session_present: accepted.session_present, reason: ReasonCode::Success, properties }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Session;
+    use tokio::net::TcpStream;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // What the allocator is asked for while a client is idle; its map entries and tokio's own come on top.
+        let sizes = [
+            ("connection", size_of::<Started<TcpStream>>(), 320),
+            ("session", size_of::<Session>(), 512),
+            ("handle", size_of::<SessionHandle>(), 640),
+        ];
+        for (what, size, most) in sizes {
+            assert!(size <= most, "{what} takes {size} bytes");
+        }
+    }
 }

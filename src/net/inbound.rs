@@ -17,6 +17,7 @@ use crate::codec::{
     Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_body, decode_publish,
     encode_acknowledgement, read_header,
 };
+use crate::config::Leniencies;
 use crate::message::{Incoming, Run};
 use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
 use crate::store::{CommitSeq, Record};
@@ -30,6 +31,12 @@ pub struct Inbound {
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
+    /// QoS 2 exchanges of the client's that are not released.
+    unreleased: usize,
+    /// What the listener forgives.
+    leniencies: Leniencies,
+    /// It was forgiven something, and the log says so.
+    forgiven: bool,
     aliases: Option<Box<IncomingAliases>>,
     /// What is owed to the client.
     pub acks: Acks,
@@ -78,9 +85,21 @@ impl Inbound {
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
+        leniencies: Leniencies,
     ) -> Self {
-        let (aliases, acks, ending) = (None, Acks::default(), Ending::Broken);
-        Self { broker, handle, version, maximum_packet_size, aliases, acks, ending }
+        let unreleased = handle.lock().session.unreleased();
+        Self {
+            broker,
+            handle,
+            unreleased,
+            version,
+            maximum_packet_size,
+            leniencies,
+            forgiven: false,
+            aliases: None,
+            acks: Acks::default(),
+            ending: Ending::Broken,
+        }
     }
 
     /// Handles every whole packet in `input`; how many bytes those were.
@@ -214,7 +233,9 @@ impl Inbound {
             if kind == AckKind::PubRec {
                 if reason.is_error() {
                     // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
-                    self.handle.lock().session.release(packet_id);
+                    let mut state = self.handle.lock();
+                    state.session.release(packet_id);
+                    self.unreleased = state.session.unreleased();
                 } else if message.is_some() && self.handle.lock().session.is_persistent() {
                     let record = Record::Received { number: self.handle.number, packet_id };
                     wait_for = wait_for.max(self.broker.store.append(record));
@@ -269,17 +290,28 @@ impl Inbound {
     /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
     fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
         let most = self.broker.settings.receive_maximum;
-        let mut in_flight = self.acks.held();
+        let held = self.acks.held();
         let mut is_new = true;
+        let mut in_flight = self.unreleased + held;
         if kind == AckKind::PubRec {
             let mut state = self.handle.lock();
             is_new = state.session.receive(packet_id);
-            in_flight += state.session.unreleased();
-        } else if in_flight > 0 {
-            in_flight += owed + 1;
+            self.unreleased = state.session.unreleased();
+            in_flight = self.unreleased + held;
+        } else {
+            // What is acknowledged at once is in flight alone; what waits for the store piles up.
+            in_flight += if held > 0 { owed + 1 } else { 1 };
         }
         if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
-            return Err(Failure::ReceiveMaximumExceeded(most));
+            if !self.leniencies.receive_maximum {
+                return Err(Failure::ReceiveMaximumExceeded(most));
+            }
+            if !std::mem::replace(&mut self.forgiven, true) {
+                tracing::warn!(
+                    client = %self.handle.client_id,
+                    "it exceeds the receive maximum of {most} that we offer; its listener forgives that"
+                );
+            }
         }
         Ok(is_new)
     }
@@ -310,6 +342,7 @@ impl Inbound {
         let mut state = self.handle.lock();
         let outcome = state.session.handle_acknowledgement(kind, packet.packet_id, packet.reason);
         let persistent = state.session.is_persistent();
+        self.unreleased = state.session.unreleased();
         drop(state);
         match outcome {
             Acknowledged::Answer(answer, packet_id, reason) => {

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::{OpenConnection, Shared, handshake};
 use crate::broker::Counter;
+use crate::config::{Leniencies, Listener};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -40,18 +41,15 @@ impl Listening {
     }
 }
 
-/// Binds an address and begins to accept clients there. `max_connections` is the listener's own bound.
+/// Binds a listener's address and begins to accept clients there.
 ///
 /// # Errors
 /// The socket's, when the address cannot be bound.
-pub fn listen(
-    address: SocketAddr,
-    max_connections: Option<usize>,
-    shared: Arc<Shared>,
-) -> io::Result<Listening> {
-    let listener = bind(address)?;
-    let address = listener.local_addr()?;
-    let task = tokio::spawn(accept(listener, max_connections, shared));
+pub fn listen(listener: &Listener, shared: Arc<Shared>) -> io::Result<Listening> {
+    let socket = bind(listener.address)?;
+    let address = socket.local_addr()?;
+    let max_connections = listener.max_connections.map(|most| most as usize);
+    let task = tokio::spawn(accept(socket, max_connections, listener.leniencies, shared));
     Ok(Listening { address, task })
 }
 
@@ -69,7 +67,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn accept(listener: TcpListener, max_connections: Option<usize>, shared: Arc<Shared>) {
+async fn accept(
+    listener: TcpListener,
+    max_connections: Option<usize>,
+    leniencies: Leniencies,
+    shared: Arc<Shared>,
+) {
     // Counts the listener's own connections by its clones.
     let own = Arc::new(());
     loop {
@@ -81,7 +84,7 @@ async fn accept(listener: TcpListener, max_connections: Option<usize>, shared: A
                 if full {
                     turn_away(stream, peer, &shared);
                 } else {
-                    let open = OpenConnection::new(shared.clone());
+                    let open = OpenConnection::new(shared.clone(), leniencies);
                     let own = max_connections.map(|_| own.clone());
                     tokio::spawn(async move {
                         handshake::serve(stream, Some(peer), open).await;

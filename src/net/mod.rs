@@ -24,6 +24,7 @@ pub use listener::{Listening, listen};
 
 use self::log::LineBudget;
 use crate::broker::Broker;
+use crate::config::Leniencies;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -88,19 +89,23 @@ impl Shared {
 
 /// Counts a connection as open for as long as it lives.
 #[derive(Debug)]
-struct OpenConnection(Arc<Shared>);
+struct OpenConnection {
+    shared: Arc<Shared>,
+    /// What its listener forgives.
+    leniencies: Leniencies,
+}
 
 impl OpenConnection {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, leniencies: Leniencies) -> Self {
         shared.open.fetch_add(1, Ordering::AcqRel);
-        Self(shared)
+        Self { shared, leniencies }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.all_closed.notify_waiters();
+        if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.all_closed.notify_waiters();
         }
     }
 }

@@ -94,9 +94,7 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
     );
     let mut listening = Vec::new();
     for listener in &config.listeners {
-        let max_connections = listener.max_connections.map(|most| most as usize);
-        let bound = net::listen(listener.address, max_connections, shared.clone());
-        let bound = bound.map_err(|error| StartError::Listen {
+        let bound = net::listen(listener, shared.clone()).map_err(|error| StartError::Listen {
             name: listener.name.clone(),
             address: listener.address,
             error,

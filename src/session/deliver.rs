@@ -301,6 +301,8 @@ impl Session {
                     let source = Source::Kept(&queued.message);
                     let properties = Properties::of(source, queued.identifiers.as_ref(), context);
                     if !properties.fit(link, source, true) {
+                        // It gives its slot back.
+                        room += 1;
                         too_large.push((entry.packet_id, entry.phase));
                         continue;
                     }

@@ -85,6 +85,6 @@ fn v311_mqtt_3_1_3_7_v311_mqtt_3_1_3_8_v311_mqtt_3_1_3_9_an_empty_client_identif
 }
 
 #[test]
-fn an_empty_client_identifier_of_3_1_is_refused() {
+fn v311_mqtt_3_1_3_9_an_empty_client_identifier_of_3_1_is_refused() {
     assert_eq!(connect(V3_1).clean(true).refused(broker_under_test()), 0x02);
 }

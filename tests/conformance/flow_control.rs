@@ -239,3 +239,50 @@ fn mqtt_3_3_4_1_a_burst_of_every_qos_is_answered_packet_by_packet() {
         client.ping();
     });
 }
+
+#[test]
+fn v5_mqtt_3_1_2_24_v5_mqtt_3_1_2_25_what_was_in_flight_may_have_become_too_large() {
+    let topic = unique("size");
+    let persistent = somebody(V5).persistent();
+    let mut client = persistent.open(broker_under_test());
+    client.subscribe(&topic, 2);
+    let mut publisher = join(V5);
+    publisher.publish(&publish(&topic, [b'x'; 200]).qos(1, 1));
+    publisher.publish(&publish(&topic, [b'y'; 200]).qos(2, 2));
+    publisher.publish(&publish(&topic, "small").qos(1, 3));
+    (0..3).for_each(|_| drop(client.read_publish()));
+    client.cut();
+    publisher.publish(&publish(&topic, "queued").qos(1, 4));
+    let narrow =
+        persistent.property(Property::maximum_packet_size(100_u32)).property(Property::receive_maximum(1));
+    let mut client = narrow.open(broker_under_test());
+    assert_eq!(client.receive().text(), "small");
+    assert_eq!(client.receive().text(), "queued");
+    client.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_1_2_24_no_packet_of_any_kind_exceeds_the_maximum_packet_size() {
+    let limited = |connect: crate::support::Connect, maximum: u32| {
+        connect.property(Property::maximum_packet_size(maximum))
+    };
+    for maximum in 5..30 {
+        let mut client = limited(crate::support::connect(V5), maximum).send_to(broker_under_test());
+        if let Some(connack) = client.read_or_closed() {
+            assert!(connack.body.len() + 2 <= maximum as usize, "{maximum}: {connack:02x?}");
+        }
+    }
+    let filters: Vec<Filter> = (0..200).map(|number| Filter::new(format!("size/{number}"), 0)).collect();
+    let names: Vec<String> = (0..200).map(|number| format!("size/{number}")).collect();
+    for packet in [subscribe(V5, 1, &[], &filters), unsubscribe(V5, 1, &names)] {
+        let mut client = limited(somebody(V5), 100).open(broker_under_test());
+        client.send(&packet);
+        client.send(&[0xC0, 0]);
+        while let Some(packet) = client.read_or_closed() {
+            assert!(packet.body.len() + 2 <= 100, "{packet:02x?}");
+            if packet.first_byte == crate::support::PINGRESP {
+                break;
+            }
+        }
+    }
+}

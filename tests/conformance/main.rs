@@ -12,6 +12,7 @@ mod support;
 
 mod acknowledgements;
 mod client_identifier;
+mod configured;
 mod connack;
 mod connect;
 mod disconnect;

@@ -160,3 +160,14 @@ fn v5_mqtt_3_3_2_6_an_expiry_of_a_message_sent_at_once_is_the_one_received() {
         assert!(left <= seconds && left >= seconds - 3, "{left} of {seconds}");
     }
 }
+
+#[test]
+fn v5_mqtt_3_3_2_17_v5_mqtt_3_1_2_29_without_request_problem_information_messages_keep_their_user_properties()
+{
+    let topic = unique("t");
+    let silent = connect(V5).client_id(unique("c")).property(Property::request_problem_information(0));
+    let mut client = silent.open(broker_under_test());
+    client.subscribe(&topic, 0);
+    join(V5).publish(&with(publish(&topic, "m"), &all_forwarded()));
+    assert_forwarded(&client.read_publish().properties, &all_forwarded());
+}

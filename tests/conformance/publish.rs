@@ -191,7 +191,7 @@ fn mqtt_3_3_4_1_a_message_passes_between_versions_in_every_pairing() {
 }
 
 #[test]
-fn mqtt_3_14_4_2_v311_mqtt_3_14_4_1_nothing_behind_a_disconnect_is_processed() {
+fn v5_mqtt_3_14_4_1_v311_mqtt_3_14_4_2_nothing_behind_a_disconnect_is_processed() {
     each(&Version::ALL, |version| {
         let topic = unique("t");
         let mut watcher = join(version);
@@ -211,6 +211,49 @@ fn v311_mqtt_4_8_0_1_a_publish_without_a_topic_field_closes_the_connection() {
             let mut client = join(version);
             client.send(&frame(0x30, body));
             client.expect_error(&[0x81]);
+        }
+    });
+}
+
+#[test]
+fn v5_mqtt_4_2_1_v311_mqtt_7_1_1_2_what_was_sent_before_the_end_of_a_connection_is_processed() {
+    each(&Version::ALL, |version| {
+        let topic = unique("t");
+        let mut watcher = join(version);
+        watcher.subscribe(&topic, 0);
+        let bytes = |text: &str| publish(&topic, text).bytes(version);
+        join(version).leave_with(&[bytes("disconnected"), crate::support::disconnect()].concat());
+        assert_eq!(watcher.read_publish().text(), "disconnected");
+        join(version).leave_with(&bytes("cut"));
+        assert_eq!(watcher.read_publish().text(), "cut");
+        join(version).leave_with(&[bytes("before an error"), vec![0x36, 0], bytes("after it")].concat());
+        assert_eq!(watcher.read_publish().text(), "before an error");
+        watcher.expect_nothing();
+    });
+}
+
+#[test]
+fn v5_mqtt_4_2_1_v311_mqtt_7_1_1_2_packets_may_arrive_in_any_pieces() {
+    each(&Version::ALL, |version| {
+        let topic = unique("t");
+        let mut client = join(version);
+        client.subscribe(&topic, 1);
+        let packets: Vec<u8> =
+            (1..=20).flat_map(|id| publish(&topic, id.to_string()).qos(1, id).bytes(version)).collect();
+        for size in [1, 3, 7, 64] {
+            packets.chunks(size).for_each(|piece| client.send(piece));
+            let (mut acks, mut texts) = (0, Vec::new());
+            while acks < 20 || texts.len() < 20 {
+                let packet = client.read();
+                if packet.kind() == PUBACK {
+                    acks += 1;
+                } else {
+                    let message = packet.publish();
+                    client.complete(&message);
+                    texts.push(message.text());
+                }
+            }
+            assert_eq!(texts, (1..=20).map(|id| id.to_string()).collect::<Vec<_>>());
         }
     });
 }

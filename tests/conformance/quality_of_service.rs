@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    PUBACK, PUBCOMP, PUBREC, PUBREL, Property, V5, Version, broker_under_test, connect, puback, pubcomp,
+    Ack, PUBACK, PUBCOMP, PUBREC, PUBREL, Property, V5, Version, broker_under_test, connect, puback, pubcomp,
     publish, pubrec, pubrel, unique,
 };
 use crate::{each, join};
@@ -172,5 +172,64 @@ fn v5_mqtt_4_5_0_1_v311_mqtt_4_5_0_1_every_session_that_matches_gets_its_copy() 
             assert_eq!((message.text().as_str(), message.qos), ("m", (number as u8 % 3).min(1)));
             watcher.expect_nothing();
         }
+    });
+}
+
+#[test]
+fn v5_mqtt_4_3_3_10_v311_mqtt_4_3_3_2_the_identifier_alone_tells_that_a_message_was_sent_before() {
+    each(&Version::ALL, |version| {
+        let topic = unique("t");
+        let mut watcher = join(version);
+        watcher.subscribe(&topic, 2);
+        let mut client = join(version);
+        client.send(&publish(&topic, "first").qos(2, 7).bytes(version));
+        client.expect_ack(PUBREC, 7);
+        client.send(&publish(&topic, "another, but not after a PUBREL").qos(2, 7).bytes(version));
+        client.expect_ack(PUBREC, 7);
+        client.send(&pubrel(7).bytes());
+        client.expect_ack(PUBCOMP, 7);
+        assert_eq!(watcher.receive().text(), "first");
+        watcher.expect_nothing();
+    });
+}
+
+#[test]
+fn v5_mqtt_4_3_2_3_v5_mqtt_4_3_3_3_v311_mqtt_4_3_2_1_v311_mqtt_4_3_3_1_the_wrong_acknowledgement_completes_nothing()
+ {
+    each(&Version::NUMBERED, |version| {
+        for (qos, wrong) in [(1, pubrec as fn(u16) -> Ack), (1, pubcomp), (2, puback), (2, pubcomp)] {
+            let topic = unique("t");
+            let persistent = connect(version).client_id(unique("c")).persistent();
+            let mut client = persistent.open(broker_under_test());
+            client.subscribe(&topic, 2);
+            join(version).publish(&publish(&topic, "m").qos(qos, 1));
+            let message = client.read_publish();
+            client.leave_with(&wrong(message.packet_id).bytes());
+            let mut client = persistent.open(broker_under_test());
+            let again = client.read_publish();
+            assert_eq!((again.packet_id, again.dup, again.qos), (message.packet_id, true, qos));
+            client.complete(&again);
+            client.expect_nothing();
+        }
+    });
+}
+
+#[test]
+fn v5_mqtt_4_3_3_4_v5_mqtt_4_3_3_5_v311_mqtt_4_3_3_1_a_second_pubrec_is_answered_with_a_second_pubrel() {
+    each(&Version::ALL, |version| {
+        let topic = unique("t");
+        let persistent = connect(version).client_id(unique("c")).persistent();
+        let mut client = persistent.open(broker_under_test());
+        client.subscribe(&topic, 2);
+        join(version).publish(&publish(&topic, "m").qos(2, 1));
+        let message = client.read_publish();
+        for _ in 0..2 {
+            client.send(&pubrec(message.packet_id).bytes());
+            client.expect_ack(PUBREL, message.packet_id);
+        }
+        client.send(&pubcomp(message.packet_id).bytes());
+        client.expect_nothing();
+        client.disconnect();
+        persistent.open(broker_under_test()).expect_nothing();
     });
 }

@@ -176,3 +176,31 @@ fn mqtt_3_1_2_5_a_session_may_be_resumed_in_another_version() {
     assert!(client.accepted().session_present);
     assert_eq!(client.receive().text(), "m");
 }
+
+#[test]
+fn v5_mqtt_4_1_0_2_a_disconnect_may_prolong_or_shorten_the_session() {
+    let connect_for = |seconds: u32| {
+        connect(V5).client_id(unique("c")).clean(false).property(Property::session_expiry(seconds))
+    };
+    let (prolonged, shortened) = (connect_for(1), connect_for(600));
+    let expiry = |seconds: u32| disconnect_with(0, &[Property::session_expiry(seconds)]);
+    prolonged.open(broker_under_test()).leave_with(&expiry(600));
+    shortened.open(broker_under_test()).leave_with(&expiry(1));
+    // The passing of time is what is tested.
+    std::thread::sleep(Duration::from_millis(2200));
+    assert!(prolonged.open(broker_under_test()).accepted().session_present);
+    assert!(!shortened.open(broker_under_test()).accepted().session_present);
+}
+
+#[test]
+fn v5_mqtt_4_1_0_2_the_interval_counts_anew_from_each_connection() {
+    let connect = connect(V5).client_id(unique("c")).clean(false).property(Property::session_expiry(2_u32));
+    connect.open(broker_under_test()).cut();
+    for _ in 0..3 {
+        // The passing of time is what is tested.
+        std::thread::sleep(Duration::from_millis(1000));
+        let client = connect.open(broker_under_test());
+        assert!(client.accepted().session_present);
+        client.cut();
+    }
+}

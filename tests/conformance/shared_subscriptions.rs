@@ -179,3 +179,16 @@ fn v5_mqtt_4_8_2_1_the_share_name_is_no_part_of_the_filter() {
     assert_eq!(client.read_publish().text(), "with its own slash");
     client.expect_nothing();
 }
+
+#[test]
+fn v5_mqtt_4_8_2_2_the_filter_of_a_share_follows_the_rules_of_other_filters() {
+    let mark = unique("shared");
+    let mut client = join(V5);
+    client.subscribe(&format!("$share/{mark}/#"), 0);
+    let mut publisher = join(V5);
+    publisher.send(&publish(format!("$fulmar/{mark}"), "hidden").qos(1, 1).bytes(V5));
+    publisher.read().ack(crate::support::PUBACK);
+    publisher.publish(&publish(&mark, "seen").qos(1, 2));
+    let topics: Vec<_> = client.all_before_pingresp().iter().map(|packet| packet.publish().topic).collect();
+    assert!(topics.contains(&mark) && topics.iter().all(|topic| !topic.starts_with('$')), "{topics:?}");
+}

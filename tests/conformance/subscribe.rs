@@ -53,7 +53,7 @@ fn v5_mqtt_3_8_4_5_v311_mqtt_3_8_4_4_filters_of_one_packet_work_as_if_they_came_
 }
 
 #[test]
-fn mqtt_3_8_3_2_v311_mqtt_3_8_3_3_a_subscribe_without_filters_closes_the_connection() {
+fn v5_mqtt_3_8_3_2_v311_mqtt_3_8_3_3_a_subscribe_without_filters_closes_the_connection() {
     each(&Version::NUMBERED, |version| {
         let mut client = join(version);
         client.send(&subscribe(version, 1, &[], &[]));
@@ -291,7 +291,7 @@ fn v5_mqtt_3_8_3_4_no_local_with_a_shared_subscription_is_a_protocol_error() {
 }
 
 #[test]
-fn mqtt_3_8_3_2_wildcards_are_supported() {
+fn v311_mqtt_3_8_3_2_wildcards_are_supported() {
     each(&Version::ALL, |version| {
         let topic = unique("t");
         let mut client = join(version);
@@ -309,5 +309,71 @@ fn v5_mqtt_4_13_1_1_v311_mqtt_4_8_0_1_a_filter_without_options_closes_the_connec
         let mut client = join(version);
         client.send(&frame(0x82, &body));
         client.expect_error(&[0x81]);
+    });
+}
+
+#[test]
+fn v5_mqtt_3_8_3_3_another_subscription_without_no_local_delivers() {
+    let topic = unique("t");
+    let mut client = join(V5);
+    subscribe_as(&mut client, 1, Filter::new(&topic, 1).no_local());
+    subscribe_as(&mut client, 2, Filter::new(format!("{topic}/#"), 1));
+    client.publish(&publish(&topic, "own").qos(1, 1));
+    assert_eq!(client.receive().subscription_identifiers(), [2]);
+    client.expect_nothing();
+    join(V5).publish(&publish(&topic, "foreign").qos(1, 1));
+    assert_eq!(client.receive().subscription_identifiers(), [1, 2]);
+    client.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_8_3_3_no_local_keeps_an_own_retained_message_back_too() {
+    let topic = unique("t");
+    let mut client = join(V5);
+    client.publish(&publish(format!("{topic}/own"), "own").qos(1, 1).retain());
+    join(V5).publish(&publish(format!("{topic}/foreign"), "foreign").qos(1, 1).retain());
+    client.subscribe_with(&[], &[Filter::new(format!("{topic}/#"), 1).no_local()]);
+    assert_eq!(client.receive().text(), "foreign");
+    client.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_8_4_3_the_options_are_replaced_with_the_subscription() {
+    let topic = unique("t");
+    let mut client = join(V5);
+    client.subscribe_with(&[], &[Filter::new(&topic, 1).no_local().retain_as_published()]);
+    client.publish(&publish(&topic, "own").qos(1, 1).retain());
+    client.expect_nothing();
+    client.subscribe_with(&[], &[Filter::new(&topic, 1).retain_handling(2)]);
+    client.publish(&publish(&topic, "own").qos(1, 1).retain());
+    assert!(!client.receive().retain, "neither No Local nor Retain As Published is left");
+    client.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_8_4_5_v5_mqtt_3_8_4_7_v311_mqtt_3_8_4_4_v311_mqtt_3_8_4_5_a_refused_filter_does_not_touch_the_others()
+ {
+    each(&Version::NUMBERED, |version| {
+        let topic = unique("t");
+        let mut client = join(version);
+        let filters = [Filter::new("a/#/b", 1), Filter::new(&topic, 2), Filter::new("x+", 0)];
+        client.send(&subscribe(version, 1, &[], &filters));
+        let (_, _, reasons) = client.read().many_acks(SUBACK);
+        assert_eq!(reasons, if version.is_v5() { [0x8F, 2, 0x8F] } else { [0x80, 2, 0x80] });
+        client.publish(&publish(&topic, "m").qos(2, 1));
+        assert_eq!(client.receive().text(), "m");
+    });
+}
+
+#[test]
+fn v5_mqtt_4_13_1_1_v311_mqtt_4_8_0_1_a_malformed_subscribe_subscribes_nothing() {
+    each(&Version::NUMBERED, |version| {
+        let topic = unique("t");
+        let persistent = connect(version).client_id(unique("c")).persistent();
+        let mut client = persistent.open(broker_under_test());
+        client.send(&subscribe(version, 1, &[], &[Filter::new(&topic, 1), Filter::new("t", 3)]));
+        client.expect_error(&[0x81, 0x82]);
+        join(version).publish(&publish(&topic, "m").qos(1, 1));
+        persistent.open(broker_under_test()).expect_nothing();
     });
 }

@@ -144,3 +144,51 @@ fn v5_mqtt_3_3_2_11_v5_mqtt_3_1_2_26_v5_mqtt_3_3_2_7_aliases_of_the_server_stay_
         client = offering.open(broker_under_test());
     }
 }
+
+#[test]
+fn v5_mqtt_3_1_2_27_v5_mqtt_3_3_2_7_a_maximum_of_an_earlier_connection_does_not_count() {
+    let topic = unique("alias");
+    let persistent = connect(V5).client_id(unique("c")).persistent();
+    let mut client = persistent.clone().property(Property::topic_alias_maximum(5)).open(broker_under_test());
+    client.subscribe(&topic, 1);
+    let mut publisher = join(V5);
+    for _ in 0..3 {
+        publisher.publish(&publish(&topic, "m").qos(1, 1));
+        client.receive();
+    }
+    publisher.publish(&publish(&topic, "in flight").qos(1, 1));
+    client.read_publish();
+    client.cut();
+    publisher.publish(&publish(&topic, "queued").qos(1, 1));
+    let mut client = persistent.open(broker_under_test());
+    for text in ["in flight", "queued"] {
+        let message = client.receive();
+        assert_eq!(
+            (message.text().as_str(), message.topic.as_str(), message.number(0x23)),
+            (text, &*topic, None)
+        );
+    }
+}
+
+#[test]
+fn v5_mqtt_3_1_2_26_aliases_go_with_redelivery_and_the_queue_too() {
+    let topic = unique("alias");
+    let persistent =
+        connect(V5).client_id(unique("c")).persistent().property(Property::topic_alias_maximum(1));
+    let mut client = persistent.open(broker_under_test());
+    client.subscribe(&format!("{topic}/#"), 1);
+    let mut publisher = join(V5);
+    let mut send = |level: &str| publisher.publish(&publish(format!("{topic}/{level}"), level).qos(1, 1));
+    ["a", "b", "a"].into_iter().for_each(&mut send);
+    let mut aliases = HashMap::new();
+    for level in ["a", "b", "a"] {
+        assert_eq!(resolve(&mut aliases, &client.read_publish(), 1), format!("{topic}/{level}"));
+    }
+    client.cut();
+    ["b", "a"].into_iter().for_each(&mut send);
+    let mut client = persistent.open(broker_under_test());
+    let mut aliases = HashMap::new();
+    for level in ["a", "b", "a", "b", "a"] {
+        assert_eq!(resolve(&mut aliases, &client.receive(), 1), format!("{topic}/{level}"));
+    }
+}

@@ -62,33 +62,36 @@ fn mqtt_4_7_3_2_a_null_character_in_a_topic_or_filter_closes_the_connection() {
     });
 }
 
+/// A Topic Filter, a Topic Name and whether they match; `{}` stands for a level of the test's own.
+const MATCHES: [(&str, &str, bool); 22] = [
+    ("{}/sport/tennis/player1/#", "{}/sport/tennis/player1", true),
+    ("{}/sport/tennis/player1/#", "{}/sport/tennis/player1/ranking", true),
+    ("{}/sport/tennis/player1/#", "{}/sport/tennis/player1/score/wimbledon", true),
+    ("{}/sport/#", "{}/sport", true),
+    ("{}/sport/#", "{}/sports", false),
+    ("{}/+", "{}/sport", true),
+    ("{}/+", "{}", false),
+    ("{}/+", "{}/", true),
+    ("{}/+", "{}/a/b", false),
+    ("{}/+/tennis/#", "{}/a/tennis", true),
+    ("{}/+/tennis/#", "{}/a/b/tennis", false),
+    ("+/{}", "a/{}", true),
+    ("+/{}", "/{}", true),
+    ("+/{}", "{}", false),
+    ("{}/a/+/c", "{}/a//c", true),
+    ("{}/a", "{}/a/b", false),
+    ("{}/a/b", "{}/a", false),
+    ("{}/a", "{}/a/", false),
+    ("{}//b", "{}//b", true),
+    ("{}//b", "{}/b", false),
+    ("{}/#", "{}/", true),
+    ("{}/+/+/+", "{}///", true),
+];
+
 #[test]
 fn v5_mqtt_4_7_1_1_v311_mqtt_4_7_1_2_v5_mqtt_4_7_1_2_v311_mqtt_4_7_1_3_filters_match_as_the_standard_says() {
     each(&Version::ALL, |version| {
-        for (filter, topic, matches) in [
-            ("{}/sport/tennis/player1/#", "{}/sport/tennis/player1", true),
-            ("{}/sport/tennis/player1/#", "{}/sport/tennis/player1/ranking", true),
-            ("{}/sport/tennis/player1/#", "{}/sport/tennis/player1/score/wimbledon", true),
-            ("{}/sport/#", "{}/sport", true),
-            ("{}/sport/#", "{}/sports", false),
-            ("{}/+", "{}/sport", true),
-            ("{}/+", "{}", false),
-            ("{}/+", "{}/", true),
-            ("{}/+", "{}/a/b", false),
-            ("{}/+/tennis/#", "{}/a/tennis", true),
-            ("{}/+/tennis/#", "{}/a/b/tennis", false),
-            ("+/{}", "a/{}", true),
-            ("+/{}", "/{}", true),
-            ("+/{}", "{}", false),
-            ("{}/a/+/c", "{}/a//c", true),
-            ("{}/a", "{}/a/b", false),
-            ("{}/a/b", "{}/a", false),
-            ("{}/a", "{}/a/", false),
-            ("{}//b", "{}//b", true),
-            ("{}//b", "{}/b", false),
-            ("{}/#", "{}/", true),
-            ("{}/+/+/+", "{}///", true),
-        ] {
+        for (filter, topic, matches) in MATCHES {
             let root = unique("t");
             let (filter, topic) = (filter.replace("{}", &root), topic.replace("{}", &root));
             let mut client = join(version);
@@ -96,6 +99,13 @@ fn v5_mqtt_4_7_1_1_v311_mqtt_4_7_1_2_v5_mqtt_4_7_1_2_v311_mqtt_4_7_1_3_filters_m
             client.publish(&publish(&topic, "m"));
             let received = client.all_before_pingresp().len();
             assert_eq!(received, usize::from(matches), "{filter} and {topic}");
+
+            client.publish(&publish(&topic, "m").retain());
+            let mut late = join(version);
+            late.subscribe(&filter, 0);
+            let received = late.all_before_pingresp().len();
+            assert_eq!(received, usize::from(matches), "{filter} and {topic}, retained");
+            client.publish(&publish(&topic, "").retain());
         }
     });
 }

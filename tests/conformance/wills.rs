@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Connect, Property, PublishView, RawClient, V5, Version, Will, broker_under_test, connect,
+    Connect, Property, PublishView, RawClient, V3_1_1, V5, Version, Will, broker_under_test, connect,
     disconnect_with, frame, publish, unique,
 };
 use crate::{each, join, somebody};
@@ -225,15 +225,71 @@ fn v5_mqtt_3_1_2_8_a_session_that_ends_with_its_connection_does_not_wait_for_the
 }
 
 #[test]
-fn mqtt_3_1_4_1_a_will_topic_that_is_no_topic_name_is_refused() {
-    each(&Version::NUMBERED, |version| {
-        for topic in ["", "a/#", "+"] {
-            let mut client = somebody(version).will(Will::new(topic, "w")).send_to(broker_under_test());
-            if version.is_v5() {
-                client.expect_connect_error(&[0x81, 0x82, 0x90]);
-            } else {
-                client.expect_closed();
-            }
-        }
-    });
+fn v5_mqtt_3_1_4_1_a_will_topic_that_is_no_topic_name_is_refused() {
+    for topic in ["", "a/#", "+"] {
+        let mut client = somebody(V5).will(Will::new(topic, "w")).send_to(broker_under_test());
+        client.expect_connect_error(&[0x81, 0x82, 0x90]);
+    }
+}
+
+#[test]
+fn v311_mqtt_3_2_2_6_v311_mqtt_4_8_0_1_no_return_code_fits_a_will_topic_with_wildcards() {
+    for topic in ["", "a/#", "+"] {
+        let mut client = somebody(V3_1_1).will(Will::new(topic, "w")).send_to(broker_under_test());
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn v5_mqtt_3_1_2_10_a_proper_disconnect_discards_a_delayed_will() {
+    let topic = unique("will");
+    let mut watcher = watch(V5, &topic);
+    let delayed = |text: &str| {
+        let will = Will::new(&topic, text).property(Property::will_delay(1_u32));
+        somebody(V5).persistent().will(will)
+    };
+    delayed("disconnected").open(broker_under_test()).disconnect();
+    delayed("died").open(broker_under_test()).cut();
+    assert_eq!(watcher.receive().text(), "died");
+    watcher.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_1_2_8_a_disconnect_that_ends_the_session_does_not_wait_for_the_delay() {
+    let topic = unique("will");
+    let mut watcher = watch(V5, &topic);
+    let will = Will::new(&topic, "ended").property(Property::will_delay(1000_u32));
+    let client = somebody(V5).persistent().will(will).open(broker_under_test());
+    client.leave_with(&disconnect_with(0x04, &[Property::session_expiry(0_u32)]));
+    assert_eq!(watcher.receive().text(), "ended");
+}
+
+#[test]
+fn v5_mqtt_3_1_2_8_a_disconnect_with_will_respects_the_delay() {
+    let topic = unique("will");
+    let mut watcher = watch(V5, &topic);
+    let will = Will::new(&topic, "gone").property(Property::will_delay(1_u32));
+    let client = somebody(V5).persistent().will(will).open(broker_under_test());
+    let start = Instant::now();
+    client.leave_with(&disconnect_with(0x04, &[]));
+    assert_eq!(watcher.receive().text(), "gone");
+    assert!(start.elapsed() >= Duration::from_millis(950), "after {:?}", start.elapsed());
+}
+
+#[test]
+fn v5_mqtt_3_1_3_9_a_takeover_of_the_session_discards_a_delayed_will() {
+    let topic = unique("will");
+    let mut watcher = watch(V5, &topic);
+    let delayed = |text: &str| {
+        let will = Will::new(&topic, text).property(Property::will_delay(1_u32));
+        somebody(V5).persistent().will(will)
+    };
+    let taken = delayed("taken over");
+    let mut old = taken.open(broker_under_test());
+    let mut new = Connect { will: None, ..taken }.open(broker_under_test());
+    old.expect_error(&[0x8E]);
+    delayed("died").open(broker_under_test()).cut();
+    assert_eq!(watcher.receive().text(), "died");
+    watcher.expect_nothing();
+    new.ping();
 }

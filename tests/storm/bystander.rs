@@ -1,10 +1,15 @@
 //! Somebody who has no part in the storm: its questions must be answered as if nothing happened.
 //!
 //! A thread of its own with a blocking socket, so that the thousand clients do not delay the measuring more
-//! than the machine itself does. How much that is, a second pair of threads tells, which plays the same
-//! game over the loopback without a broker; its figure is printed beside the broker's.
+//! than the machine itself does. How much that is, is measured too. A second pair of threads plays the same
+//! game over the loopback without a broker, for comparison. And the kernel counts, for every thread, the time
+//! in which it could have run but all processors were taken by others; the longest such wait, among the
+//! broker's threads and our own, while an answer was due is the machine's and not the broker's. The rest is
+//! what the claim is about; both are printed.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::support::Broker;
 use crate::support::light::{Event, LightClient, Version};
 
 /// Between two questions; a pace, not a wait.
@@ -20,21 +26,31 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// A measurement that is running.
 pub struct Bystander {
     over: Arc<AtomicBool>,
-    broker: JoinHandle<Vec<Duration>>,
-    loopback: JoinHandle<Vec<Duration>>,
+    broker: JoinHandle<Vec<Answer>>,
+    loopback: JoinHandle<Vec<Answer>>,
+}
+
+/// One answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Answer {
+    /// How long it took, less the wait for a processor.
+    took: Duration,
+    /// How long a thread that was needed for it had no processor.
+    starved: Duration,
+    /// From the start of the measurement.
+    when: Duration,
 }
 
 /// What came of it.
 pub struct Measured {
-    broker: Vec<Duration>,
-    loopback: Vec<Duration>,
+    broker: Vec<Answer>,
+    loopback: Vec<Answer>,
 }
 
 impl Bystander {
-    pub fn start(port: u16) -> Self {
+    pub fn start(broker: &Broker) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let stream = connect(port);
-        let (ask, stop) = (Asker::new(stream), over.clone());
+        let (ask, stop) = (Asker::new(broker), over.clone());
         let broker = thread::spawn(move || ask.until(&stop));
         let stop = over.clone();
         let loopback = thread::spawn(move || without_a_broker(&stop));
@@ -53,17 +69,20 @@ impl Bystander {
 
 impl Measured {
     pub fn slowest(&self) -> Duration {
-        self.broker.last().copied().expect("there was an answer")
+        self.broker.last().expect("there was an answer").took
     }
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, sorted) in [("bystander", &self.broker), ("the same without a broker", &self.loopback)] {
-            let at = |permille: usize| sorted[(sorted.len() - 1) * permille / 1_000];
-            let (median, high, slowest) = (at(500), at(990), at(1_000));
-            let count = sorted.len();
-            write!(f, "{name}: {count} answers, median {median:?}, 99 % {high:?}, slowest {slowest:?}; ")?;
+            let at = |permille: usize| sorted[(sorted.len() - 1) * permille / 1_000].took;
+            let (median, high, count) = (at(500), at(990), sorted.len());
+            write!(f, "{name}: {count} answers, median {median:?}, 99 % {high:?}, the slowest")?;
+            for Answer { took, starved, when } in sorted.iter().rev().take(5) {
+                write!(f, "\n    {took:.1?} and {starved:.1?} without a processor, at {when:.1?}")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -71,6 +90,7 @@ impl fmt::Display for Measured {
 
 /// A blocking client that asks and times the answer.
 struct Asker {
+    pid: u32,
     client: LightClient,
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -78,9 +98,10 @@ struct Asker {
 
 impl Asker {
     /// Connects the client and subscribes to the topic of its own.
-    fn new(stream: TcpStream) -> Self {
+    fn new(broker: &Broker) -> Self {
         let client = LightClient::new("bystander", Version::V3_1_1, false);
-        let mut asker = Self { client, stream, buffer: vec![0; 4_096] };
+        let stream = connect(broker.port());
+        let mut asker = Self { pid: broker.pid(), client, stream, buffer: vec![0; 4_096] };
         let mut out = Vec::new();
         asker.client.connect(true, &mut out);
         asker.ask(&out, |event| matches!(event, Event::Connected { .. }));
@@ -91,7 +112,8 @@ impl Asker {
     }
 
     /// A PINGREQ, a QoS 0 message to itself and a QoS 1 message to itself, in turn.
-    fn until(mut self, over: &AtomicBool) -> Vec<Duration> {
+    fn until(mut self, over: &AtomicBool) -> Vec<Answer> {
+        let begin = Instant::now();
         let mut answers = Vec::new();
         let mut out = Vec::new();
         while !over.load(Ordering::Relaxed) {
@@ -109,9 +131,16 @@ impl Asker {
                     |event| matches!(event, Event::Message { .. })
                 }
             };
+            let waited_before = waits_for_a_processor(self.pid);
             let start = Instant::now();
             self.ask(&out, answer);
-            answers.push(start.elapsed());
+            let elapsed = start.elapsed();
+            let waited_after = waits_for_a_processor(self.pid);
+            let waited = |(thread, after): (&String, &Duration)| {
+                waited_before.get(thread).map_or(Duration::ZERO, |before| after.saturating_sub(*before))
+            };
+            let starved = waited_after.iter().map(waited).max().unwrap_or_default().min(elapsed);
+            answers.push(Answer { took: elapsed - starved, starved, when: start - begin });
             thread::sleep(PAUSE);
         }
         answers
@@ -136,7 +165,8 @@ impl Asker {
 }
 
 /// What the machine alone needs for an answer.
-fn without_a_broker(over: &AtomicBool) -> Vec<Duration> {
+fn without_a_broker(over: &AtomicBool) -> Vec<Answer> {
+    let begin = Instant::now();
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let echo = thread::spawn(move || {
@@ -151,12 +181,25 @@ fn without_a_broker(over: &AtomicBool) -> Vec<Duration> {
         let start = Instant::now();
         stream.write_all(&[1]).expect("the loopback");
         stream.read_exact(&mut [0; 1]).expect("the loopback");
-        answers.push(start.elapsed());
+        answers.push(Answer { took: start.elapsed(), starved: Duration::ZERO, when: start - begin });
         thread::sleep(PAUSE);
     }
     drop(stream);
     echo.join().expect("the echo ends with its connection");
     answers
+}
+
+/// For each thread of the process and for the calling one: how long it has been ready to run without a
+/// processor, since it began. Nothing where the kernel does not count it.
+fn waits_for_a_processor(pid: u32) -> HashMap<String, Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the broker runs");
+    let threads = threads.filter_map(|thread| thread.ok()?.path().to_str().map(ToOwned::to_owned));
+    let waited = |thread: String| {
+        let counts = fs::read_to_string(format!("{thread}/schedstat")).ok()?;
+        let nanoseconds = counts.split_whitespace().nth(1)?.parse().ok()?;
+        Some((thread, Duration::from_nanos(nanoseconds)))
+    };
+    threads.chain(["/proc/thread-self".to_owned()]).filter_map(waited).collect()
 }
 
 fn connect(port: u16) -> TcpStream {

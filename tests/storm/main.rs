@@ -31,7 +31,7 @@ use ledger::Ledger;
 use member::Phase;
 use support::Broker;
 
-/// The claim: whatever others do, an answer takes no longer.
+/// The claim: whatever others do, an answer takes no longer, times without a processor apart.
 const ANSWER_WITHIN: Duration = Duration::from_millis(100);
 
 /// How much more memory than at its start the broker may hold when all have left: what its allocator and
@@ -55,7 +55,7 @@ fn a_thousand_clients_come_and_go_and_nothing_is_lost_doubled_or_left_behind() {
     let mut inspector = Inspector::connect(&broker);
     inspector.until_nobody_else_is_left();
     let before = inspector.resources();
-    let bystander = Bystander::start(broker.port());
+    let bystander = Bystander::start(&broker);
 
     let ledger = storm(broker.port(), seed, clients, duration);
     let during = inspector.resources();

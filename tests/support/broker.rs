@@ -1,7 +1,7 @@
 //! A broker process: started on a free port of the loopback, ended with the test, whatever becomes of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -72,6 +72,9 @@ impl Broker {
 
     /// With a configuration or none, and any arguments for `fulmar run`, such as `--durability sync`.
     pub fn launch(config: Option<&str>, arguments: &[&str]) -> Self {
+        if config.is_some() && std::env::var_os(PEER).is_some() {
+            panic!("a broker that is not Fulmar cannot be given its configuration");
+        }
         let directory = std::env::temp_dir().join(unique("fulmar-test"));
         fs::create_dir_all(&directory).unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
@@ -86,6 +89,7 @@ impl Broker {
                 Err(failure) => failures.push_str(&failure),
             }
         }
+        let _ = fs::remove_dir_all(&directory);
         panic!("the broker does not start:\n{failures}");
     }
 
@@ -204,7 +208,7 @@ fn spawn(
             let log = fs::read_to_string(directory.join("stderr")).unwrap_or_default();
             return Err(format!("ended with {status}:\n{log}"));
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if accepts(port) {
             return Ok((guard, pipe, pid));
         }
         if start.elapsed() > PATIENCE {
@@ -214,6 +218,13 @@ fn spawn(
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether somebody listens. A connection to a free port of the ephemeral range may by chance be one from that
+/// very port to itself: that is nobody.
+fn accepts(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port))
+        .is_ok_and(|stream| stream.local_addr().is_ok_and(|address| address.port() != port))
 }
 
 /// The broker's own command line, or that of the peer.
