@@ -34,7 +34,8 @@ impl Acks {
         pool: &mut BufferPool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        if self.held.is_none() && sequence <= store.committed() {
+        let nothing_to_wait_for = sequence == CommitSeq::default() || sequence <= store.committed();
+        if self.held.is_none() && nothing_to_wait_for {
             if self.ready.capacity() == 0 {
                 self.ready = pool.take();
             }

@@ -327,7 +327,7 @@ impl Session {
             }
         }
         for (packet_id, phase) in too_large {
-            self.window.finish(packet_id, &[phase]);
+            self.window.finish(packet_id, phase);
             self.drops[DropReason::TooLarge as usize] += 1;
         }
     }
