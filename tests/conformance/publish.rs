@@ -142,7 +142,7 @@ fn v5_mqtt_3_3_4_6_a_subscription_identifier_from_a_client_is_a_protocol_error()
 
 #[test]
 fn v5_mqtt_3_3_2_14_v5_mqtt_3_3_2_13_a_response_topic_must_be_a_topic_name() {
-    for topic in ["a/#", "+", "a/+/b"] {
+    for topic in ["", "a/#", "+", "a/+/b"] {
         let mut client = join(V5);
         client.send(&publish(unique("t"), "p").property(Property::response_topic(topic)).bytes(V5));
         client.expect_error(&[0x81, 0x82, 0x90]);
