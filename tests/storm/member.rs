@@ -167,8 +167,8 @@ impl Member {
         }
     }
 
-    /// Stays away for a while. All come back one by one, also when the storm ends: what a herd of a thousand
-    /// that comes in the same instant costs the bystander is the machine's affair more than the broker's.
+    /// Waits for a while, so that they come back and leave one by one, also when the storm ends: a herd of a
+    /// thousand in one instant would be another test.
     async fn pause(&mut self) {
         sleep(Duration::from_millis(self.random.below(1_000))).await;
     }
