@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::deadlines::DeadlineKey;
 use super::groups::Group;
-use crate::message::{Message, SessionNumber};
+use crate::message::{Message, Publisher, SessionNumber};
 use crate::routing::{Cursor, FilterId};
 use crate::session::{Session, Terms};
 use crate::topic::TopicFilter;
@@ -25,6 +25,8 @@ pub struct SessionHandle {
     pub number: SessionNumber,
     /// Its Client Identifier.
     pub client_id: Box<str>,
+    /// What its messages are known by.
+    pub publisher: Publisher,
     /// [`Session::load`], readable without the lock: a hint for the choice among a group's members.
     load: AtomicU32,
     state: Mutex<SessionState>,
@@ -123,9 +125,10 @@ impl Granted {
 
 impl SessionHandle {
     /// A new session's handle.
-    pub fn new(number: SessionNumber, client_id: &str, session: Session) -> Self {
+    pub fn new(number: SessionNumber, client_id: &str, publisher: Publisher, session: Session) -> Self {
         Self {
             number,
+            publisher,
             client_id: client_id.into(),
             load: AtomicU32::new(u32::MAX),
             state: Mutex::new(SessionState {

@@ -148,7 +148,7 @@ impl Broker {
             return false;
         }
         for message in &slice {
-            let is_own = replay.no_local && message.publisher == handle.number;
+            let is_own = replay.no_local && message.publisher == handle.publisher;
             if is_own || message.expiry(now) == Expiry::Expired {
                 continue;
             }

@@ -54,6 +54,20 @@ pub struct Connection<S> {
     ending: Option<Failure>,
 }
 
+/// What is left of a connection that has ended.
+pub struct Parts<S> {
+    /// The socket.
+    pub stream: S,
+    /// What all connections share.
+    pub shared: Arc<Shared>,
+    /// The session it had, or lost.
+    pub handle: Arc<SessionHandle>,
+    /// Its name.
+    pub link: LinkId,
+    /// How the client asked to be disconnected.
+    pub inbound: Inbound,
+}
+
 /// Bytes being written: acknowledgements, then what the session had.
 #[derive(Debug, Default)]
 struct Writing {
@@ -87,9 +101,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The socket, and how the client asked to be disconnected.
-    pub fn into_parts(self) -> (S, Inbound) {
-        (self.stream, self.inbound)
+    /// What is left when it has ended.
+    pub fn into_parts(self) -> Parts<S> {
+        let Self { stream, shared, handle, link, inbound, .. } = self;
+        Parts { stream, shared, handle, link, inbound }
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
