@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::handle::{Granted, SessionHandle};
 use crate::codec::QoS;
 use crate::config::SharedStrategy;
-use crate::message::{Expiry, Message, Run, SessionNumber};
+use crate::message::{Expiry, Message, Publisher, Run, SessionNumber};
 use crate::session::{
     Context, DropReason, GroupNumber, Pushed, Queue, QueueBudget, Queued, Report, Session, Terms,
 };
@@ -58,7 +58,7 @@ struct Member {
 #[derive(Clone, Copy)]
 struct Ticket<'a> {
     qos: QoS,
-    publisher: SessionNumber,
+    publisher: Publisher,
     topic: &'a str,
 }
 

@@ -1,8 +1,9 @@
 //! A session as the broker holds it: the session's own state and what the broker knows about it, under one lock.
 //!
 //! Owner: the registry; also held by the trie, by match caches, by shared groups and by the connection. What always
-//! holds: of all session locks a thread holds at most one, and takes no other lock but the deadlines' under it; a
-//! shared group's lock is taken before a member's. An ended session takes nothing any more and never comes back.
+//! holds: of all session locks a thread holds at most one, and takes no other lock under it but the leaves (the
+//! deadlines, the retained tree); a shared group's lock is taken before a member's. An ended session takes nothing
+//! any more and never comes back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::deadlines::DeadlineKey;
 use super::groups::Group;
-use crate::message::{Message, SessionNumber};
+use crate::message::{Message, Publisher, SessionNumber};
 use crate::routing::{Cursor, FilterId};
 use crate::session::{Session, Terms};
 use crate::topic::TopicFilter;
@@ -26,6 +27,8 @@ pub struct SessionHandle {
     pub number: SessionNumber,
     /// Its Client Identifier.
     pub client_id: Box<str>,
+    /// What its messages are known by.
+    pub publisher: Publisher,
     /// [`Session::load`], readable without the lock: a hint for the choice among a group's members.
     load: AtomicU32,
     state: Mutex<SessionState>,
@@ -126,9 +129,10 @@ impl Granted {
 
 impl SessionHandle {
     /// A new session's handle.
-    pub fn new(number: SessionNumber, client_id: &str, session: Session) -> Self {
+    pub fn new(number: SessionNumber, client_id: &str, publisher: Publisher, session: Session) -> Self {
         Self {
             number,
+            publisher,
             client_id: client_id.into(),
             load: AtomicU32::new(u32::MAX),
             state: Mutex::new(SessionState {

@@ -168,7 +168,7 @@ impl Broker {
         let cursor =
             self.retained.lock().slice(&replay, room, room_in_outbox(state, context.limits), &mut slice);
         for message in &slice {
-            let is_own = replay.no_local && message.publisher == handle.number;
+            let is_own = replay.no_local && message.publisher == handle.publisher;
             if is_own || message.expiry(now) == Expiry::Expired {
                 continue;
             }

@@ -29,6 +29,9 @@ const READS_PER_POLL: usize = 2;
 /// Acknowledgements waiting to be written beyond which nothing more is read from the client.
 const ACKS_SOFT: usize = 64 * 1024;
 
+/// Answers waiting for the store beyond which nothing more is read from the client.
+const HELD_SOFT: usize = 16 * 1024;
+
 /// A packet that is longer than this gathers in a buffer of its own.
 const LARGE_PACKET: usize = READ_BUFFER / 2;
 
@@ -52,6 +55,20 @@ pub struct Connection<S> {
     stall: Option<Pin<Box<Sleep>>>,
     /// The connection is to end with this once everything is written.
     ending: Option<Failure>,
+}
+
+/// What is left of a connection that has ended.
+pub struct Parts<S> {
+    /// The socket.
+    pub stream: S,
+    /// What all connections share.
+    pub shared: Arc<Shared>,
+    /// The session it had, or lost.
+    pub handle: Arc<SessionHandle>,
+    /// Its name.
+    pub link: LinkId,
+    /// How the client asked to be disconnected.
+    pub inbound: Inbound,
 }
 
 /// Bytes being written: acknowledgements, then what the session had.
@@ -87,9 +104,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The socket, and how the client asked to be disconnected.
-    pub fn into_parts(self) -> (S, Inbound) {
-        (self.stream, self.inbound)
+    /// What is left when it has ended.
+    pub fn into_parts(self) -> Parts<S> {
+        let Self { stream, shared, handle, link, inbound, .. } = self;
+        Parts { stream, shared, handle, link, inbound }
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
@@ -101,10 +119,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(failure) => self.ending = Some(failure),
             }
         }
+        let was_clogged = self.is_clogged();
         // Subscribers are woken once for the whole batch, before our own writing takes its time.
         self.shared.broker.settle(&mut scratch.report);
         if let Err(failure) = self.write(cx, heard, scratch, now) {
             return Poll::Ready(failure);
+        }
+        if was_clogged && !self.is_clogged() {
+            // The socket was not asked for input, so it would not wake anybody.
+            cx.waker().wake_by_ref();
         }
         match self.ending.take() {
             Some(failure) if self.unwritten.is_none() || failure.is_gone() => Poll::Ready(failure),
@@ -307,7 +330,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn is_clogged(&self) -> bool {
-        self.unwritten.is_some() && self.inbound.acks.ready() > ACKS_SOFT
+        let acks = &self.inbound.acks;
+        (self.unwritten.is_some() && acks.ready() > ACKS_SOFT) || acks.held() > HELD_SOFT
     }
 }
 

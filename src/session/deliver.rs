@@ -331,7 +331,7 @@ impl Session {
             }
         }
         for (packet_id, phase) in too_large {
-            self.window.finish(packet_id, &[phase]);
+            self.window.finish(packet_id, phase);
             self.count_drop(DropReason::TooLarge, 1, report);
         }
     }

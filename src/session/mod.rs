@@ -211,10 +211,10 @@ impl Session {
         reason: ReasonCode,
     ) -> Acknowledged {
         match kind {
-            AckKind::PubAck => self.finish(packet_id, &[Phase::PubAck]),
-            AckKind::PubComp => self.finish(packet_id, &[Phase::PubComp]),
+            AckKind::PubAck => self.finish(packet_id, Phase::PubAck),
+            AckKind::PubComp => self.finish(packet_id, Phase::PubComp),
             // [MQTT-4.3.3-4]: an error in PUBREC ends the exchange.
-            AckKind::PubRec if reason.is_error() => self.finish(packet_id, &[Phase::PubRec]),
+            AckKind::PubRec if reason.is_error() => self.finish(packet_id, Phase::PubRec),
             AckKind::PubRec => match self.window.get_mut(packet_id) {
                 Some(entry) if entry.phase != Phase::PubAck => {
                     entry.phase = Phase::PubComp;
@@ -247,10 +247,10 @@ impl Session {
         Some(Output { batch, close: link.close, more })
     }
 
-    fn finish(&mut self, packet_id: PacketId, phases: &[Phase]) -> Acknowledged {
-        match self.window.finish(packet_id, phases) {
-            Some(entry) => {
-                self.note_resent(entry.resend);
+    fn finish(&mut self, packet_id: PacketId, phase: Phase) -> Acknowledged {
+        match self.window.finish(packet_id, phase) {
+            Some(was_pending) => {
+                self.note_resent(was_pending);
                 Acknowledged::Done
             }
             None => Acknowledged::Unknown,

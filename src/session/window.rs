@@ -94,13 +94,14 @@ impl Window {
         self.entries.get_mut(index)
     }
 
-    /// Ends the exchange of an identifier if it is in one of these phases, and gives the slot back.
-    pub fn finish(&mut self, packet_id: PacketId, phases: &[Phase]) -> Option<InFlight> {
+    /// Ends the exchange of an identifier if it is in this phase, and gives the slot back; tells whether the entry
+    /// was still to be sent again.
+    pub fn finish(&mut self, packet_id: PacketId, phase: Phase) -> Option<bool> {
         let index = self.index_of(packet_id)?;
-        let entry = self.entries.get_mut(index).filter(|entry| phases.contains(&entry.phase))?;
-        let phase = std::mem::replace(&mut entry.phase, Phase::Finished);
-        let (group, resend, content) = (entry.group, entry.resend, entry.content.take());
-        let finished = InFlight { packet_id, phase, group, resend, content };
+        let entry = self.entries.get_mut(index).filter(|entry| entry.phase == phase)?;
+        entry.phase = Phase::Finished;
+        entry.content = None;
+        let resend = entry.resend;
         self.unfinished -= 1;
         while self.entries.front().is_some_and(|entry| entry.phase == Phase::Finished) {
             self.entries.pop_front();
@@ -111,7 +112,7 @@ impl Window {
         if self.entries.is_empty() && self.entries.capacity() > 256 {
             self.entries = VecDeque::new();
         }
-        Some(finished)
+        Some(resend)
     }
 
     /// The unfinished entries in the order they were sent, for redelivery.
@@ -199,7 +200,7 @@ mod tests {
         for _ in 0..200_000 {
             let id = send(&mut window);
             assert_ne!(id, straggler);
-            assert!(window.finish(id, &[Phase::PubAck]).is_some());
+            assert!(window.finish(id, Phase::PubAck).is_some());
         }
         assert_eq!(window.unfinished(), 1);
         assert!(window.entries.len() <= 33, "finished entries pile up: {}", window.entries.len());
@@ -214,7 +215,7 @@ mod tests {
                 let id = send(&mut window);
                 assert!(in_use.insert(id), "{id:?} is in use, {stragglers:?}");
                 if number > 65_535 || !stragglers.contains(&number) {
-                    assert!(window.finish(id, &[Phase::PubAck]).is_some());
+                    assert!(window.finish(id, Phase::PubAck).is_some());
                     in_use.remove(&id);
                 }
             }
@@ -226,7 +227,7 @@ mod tests {
         let mut window = Window::default();
         let ids: Vec<_> = (0..65_535).map(|_| send(&mut window)).collect();
         assert_eq!(window.send(Phase::PubAck, None, None), None);
-        assert!(window.finish(ids[40_000], &[Phase::PubAck]).is_some());
+        assert!(window.finish(ids[40_000], Phase::PubAck).is_some());
         assert_eq!(send(&mut window), ids[40_000]);
     }
 
@@ -234,10 +235,11 @@ mod tests {
     fn an_acknowledgement_of_the_wrong_kind_changes_nothing() {
         let mut window = Window::default();
         let id = send(&mut window);
-        assert!(window.finish(id, &[Phase::PubRec, Phase::PubComp]).is_none());
+        assert!(window.finish(id, Phase::PubRec).is_none());
+        assert!(window.finish(id, Phase::PubComp).is_none());
         assert_eq!(window.unfinished(), 1);
-        assert!(window.finish(id, &[Phase::PubAck]).is_some());
-        assert!(window.finish(id, &[Phase::PubAck]).is_none());
+        assert!(window.finish(id, Phase::PubAck).is_some());
+        assert!(window.finish(id, Phase::PubAck).is_none());
     }
 
     #[test]
@@ -245,7 +247,7 @@ mod tests {
         let mut window = Window::default();
         let ids: Vec<_> = (0..100).map(|_| send(&mut window)).collect();
         for id in ids.iter().skip(1).step_by(2) {
-            assert!(window.finish(*id, &[Phase::PubAck]).is_some());
+            assert!(window.finish(*id, Phase::PubAck).is_some());
         }
         let left: Vec<_> = window.iter_mut().map(|entry| entry.packet_id).collect();
         let expected: Vec<_> = ids.iter().step_by(2).copied().collect();

@@ -15,7 +15,7 @@ use fulmar::codec::{
     decode_publish, encode_publish, read_header,
 };
 use fulmar::config::{Overflow, SharedStrategy};
-use fulmar::message::{Incoming, Run, SessionNumber};
+use fulmar::message::{Incoming, Publisher, Run};
 use fulmar::session::{Acknowledged, LinkId, QueueLimits, Report, SessionLimits};
 use fulmar::store::{MemoryStore, Store};
 use fulmar::topic::TopicName;
@@ -174,12 +174,12 @@ pub struct Spec {
     pub qos: QoS,
     pub retain: bool,
     pub expiry: Option<u32>,
-    pub publisher: SessionNumber,
+    pub publisher: Publisher,
 }
 
 impl Default for Spec {
     fn default() -> Self {
-        Self { qos: Q0, retain: false, expiry: None, publisher: SessionNumber(u64::MAX) }
+        Self { qos: Q0, retain: false, expiry: None, publisher: Publisher(u64::MAX) }
     }
 }
 

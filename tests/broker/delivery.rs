@@ -28,7 +28,7 @@ fn no_local_leaves_out_ones_own_and_nothing_else() {
     let mut party = bench.connect(&Guest::new("c"));
     let no_local = SubscriptionOptions { no_local: true, qos: Q2, ..Default::default() };
     party.subscribe_as("a/#", 7, no_local);
-    let own = Spec { qos: Q1, publisher: party.handle.number, ..Spec::default() };
+    let own = Spec { qos: Q1, publisher: party.handle.publisher, ..Spec::default() };
     bench.publish_all("a/b", &["own"], &own);
     bench.publish("a/b", "other", Q1);
     assert_eq!(texts(&party.poll(bench.now)), ["other"]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fulmar::codec::{AckKind, ReasonCode};
 use fulmar::config::SharedStrategy;
-use fulmar::message::SessionNumber;
+use fulmar::message::Publisher;
 
 use crate::bench::{Bench, Guest, Party, Q0, Q1, Q2, Spec, texts};
 
@@ -179,7 +179,7 @@ fn every_strategy_spreads_as_it_says() {
         let mut parties: Vec<Party> =
             (0..4).map(|number| member(&bench, &number.to_string(), 1_000)).collect();
         for number in 0..400_u64 {
-            let publisher = SessionNumber(1_000 + number % 8);
+            let publisher = Publisher(1_000 + number % 8);
             let spec = Spec { qos: Q1, publisher, ..Spec::default() };
             bench.publish_all(&format!("t/{}", number % 16), &[number.to_be_bytes()], &spec);
         }

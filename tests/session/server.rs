@@ -10,7 +10,7 @@ use fulmar::codec::{
     QoS, ReasonCode, decode, decode_publish, encode_acknowledgement, encode_publish, read_header,
 };
 use fulmar::config::Overflow;
-use fulmar::message::{Incoming, Message, Run, SessionNumber};
+use fulmar::message::{Incoming, Message, Publisher, Run};
 use fulmar::session::{
     Acknowledged, Batch, Context, Lifetime, Link, LinkId, Outbox, OutgoingAliases, QueueBudget, QueueLimits,
     Report, Session, SessionLimits, Terms,
@@ -211,7 +211,7 @@ impl Server {
                 topic,
                 messages: &messages,
                 now,
-                publisher: SessionNumber(77),
+                publisher: Publisher(77),
                 plain: (qos == QoS::AtMostOnce).then_some(&input[..]),
                 longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
                 payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
@@ -219,7 +219,7 @@ impl Server {
             self.session.deliver(&run, &terms, context, &mut self.report);
         } else {
             for incoming in &messages {
-                let message = Message::keep(topic, &incoming.publish, SessionNumber(77), now);
+                let message = Message::keep(topic, &incoming.publish, Publisher(77), now);
                 self.session.deliver_kept(&message, false, &terms, context, &mut self.report);
             }
         }

@@ -17,14 +17,33 @@ pub enum Target {
     Inbox(usize),
     /// To all clients of a group.
     Group(usize),
+    /// To one of a group's persistent clients, by a shared subscription.
+    Shared(usize),
 }
 
 impl Target {
-    /// The Topic Name, which is also the filter.
+    /// The Topic Name.
     pub fn topic(self) -> String {
         match self {
             Self::Inbox(index) => format!("storm/inbox/{index}"),
             Self::Group(index) => format!("storm/group/{index}"),
+            Self::Shared(index) => format!("storm/shared/{index}"),
+        }
+    }
+
+    /// What its subscribers subscribe to.
+    pub fn filter(self) -> String {
+        match self {
+            Self::Inbox(_) | Self::Group(_) => self.topic(),
+            Self::Shared(_) => format!("$share/storm/{}", self.topic()),
+        }
+    }
+
+    /// Whose books a delivery goes into: all members of a shared subscription keep one together.
+    fn receiver(self, subscriber: usize) -> usize {
+        match self {
+            Self::Inbox(_) | Self::Group(_) => subscriber,
+            Self::Shared(index) => usize::MAX - index,
         }
     }
 }
@@ -87,7 +106,10 @@ impl Ledger {
 
     /// The SUBACK of a persistent session has come.
     pub fn subscribed(&mut self, subscriber: usize, target: Target) {
-        self.subscribed.entry(target).or_default().push(subscriber);
+        let receivers = self.subscribed.entry(target).or_default();
+        if !receivers.contains(&target.receiver(subscriber)) {
+            receivers.push(target.receiver(subscriber));
+        }
     }
 
     /// Takes the next message of a publisher into the books and returns its number and payload. `persistent`:
@@ -132,6 +154,8 @@ impl Ledger {
             let fault = format!("{name}: arrived on {topic:?} with QoS {qos}, RETAIN {retain}");
             return self.fault(fault);
         }
+        let is_shared = matches!(sent.target, Target::Shared(_));
+        let subscriber = sent.target.receiver(subscriber);
         let flow = (subscriber, publisher, sent.target, qos);
         let settles = sent.acknowledged && sent.owed_to.contains(&subscriber);
         if !self.arrived.insert((subscriber, publisher, number)) {
@@ -145,7 +169,9 @@ impl Ledger {
         if settles {
             self.owed -= 1;
         }
-        if let Some(newest) = self.newest.insert(flow, number)
+        // Each member is served in order, the members together are not.
+        if !is_shared
+            && let Some(newest) = self.newest.insert(flow, number)
             && newest > number
         {
             self.fault(format!("{name}: arrived after {publisher}/{newest}"));
@@ -165,6 +191,7 @@ impl Ledger {
                 for to in sent.owed_to.iter().filter(|to| !self.arrived.contains(&(**to, publisher, number)))
                 {
                     let Sent { qos, target, .. } = sent;
+                    let to = if *to < self.clients() { to.to_string() } else { "any member".to_owned() };
                     faults.push(format!("{publisher}/{number} (QoS {qos}, {target:?}) never came to {to}"));
                 }
             }

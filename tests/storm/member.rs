@@ -1,7 +1,7 @@
 //! The life of one client in the storm.
 //!
 //! Seven of ten have a persistent session, half speak 5.0. Each connects, subscribes to its inbox and to its
-//! group's topic, publishes to the inboxes and groups of others, and is gone after a while: with DISCONNECT,
+//! group's topics, one of them shared, publishes to the inboxes and groups of others, and is gone after a while: with DISCONNECT,
 //! with a closed or reset socket, in the midst of a packet, or because it has connected a second time.
 //! Nothing of this is a fault of the client's session: what it knows, it keeps as the standard asks.
 
@@ -309,9 +309,14 @@ impl Member {
         if session_present {
             self.ledger.borrow_mut().count(|counts| counts.sessions_resumed += 1);
         }
-        for target in [Target::Inbox(self.index), Target::Group(self.index / GROUP)] {
+        let group = self.index / GROUP;
+        let mut targets = vec![Target::Inbox(self.index), Target::Group(group)];
+        if self.persistent {
+            targets.push(Target::Shared(group));
+        }
+        for target in targets {
             if !self.subscribed.contains(&target) {
-                let packet_id = self.client.subscribe(&target.topic(), 2, &mut self.out);
+                let packet_id = self.client.subscribe(&target.filter(), 2, &mut self.out);
                 self.subscribing.insert(packet_id, target);
             }
         }
@@ -351,7 +356,11 @@ impl Member {
         }
         let mut ledger = self.ledger.borrow_mut();
         let to = self.random.below(ledger.clients() as u64) as usize;
-        let target = if self.random.percent(50) { Target::Inbox(to) } else { Target::Group(to / GROUP) };
+        let target = match self.random.below(5) {
+            0 | 1 => Target::Inbox(to),
+            2 | 3 => Target::Group(to / GROUP),
+            _ => Target::Shared(to / GROUP),
+        };
         let qos = self.random.below(3) as u8;
         let (number, payload) = ledger.send(self.index, qos, target, self.persistent);
         let token = (number as u64) << 2 | u64::from(qos);
