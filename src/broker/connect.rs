@@ -116,6 +116,10 @@ impl Broker {
         let silence_allowed = link.silence_allowed;
 
         let mut place = self.registry.place(&client_id);
+        // Asked again under the lock: whoever stops the broker goes through all shards after saying so.
+        if self.is_stopping() {
+            return Err(Refusal::Stopping);
+        }
         let existing = place.get().cloned();
         let mut replaced = None;
         let mut takeovers = Takeovers::default();
@@ -175,13 +179,14 @@ impl Broker {
             state.keep_alive = Some(self.add_deadline(new.now + allowed, deadline));
         }
         handle.note_load(&state);
+        state.stored |= lifetime != Lifetime::Connection;
+        if !old_link_lives {
+            // Before anyone else can take the link away.
+            self.connected.fetch_add(1, Ordering::Relaxed);
+        }
         drop(state);
         drop(place);
 
-        if !old_link_lives {
-            let connected = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
-            self.most_connected.fetch_max(connected, Ordering::Relaxed);
-        }
         if let Some((old_peer, count)) = lost_to {
             self.note_takeover(&client_id, old_peer, new.peer, count);
         }
@@ -191,11 +196,11 @@ impl Broker {
             self.publish_will(will_of_old.filter(|will| will.delay.is_zero()), new.now);
         }
         old_link.into_iter().for_each(|link| link.waker.wake());
-        if let Some(replaced) = replaced {
-            self.end_session(&replaced, false, new.now);
-        }
+        // The CONNACK must not promise a new session while the store still has the old one.
+        let ended = replaced.and_then(|replaced| self.end_session(&replaced, false, new.now));
+        self.most_connected.fetch_max(self.connected(), Ordering::Relaxed);
         Ok(Accepted {
-            sequence: self.store_session(&handle, lifetime),
+            sequence: self.store_session(&handle, lifetime).max(ended.unwrap_or_default()),
             handle,
             link: link_id,
             session_present,

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::groups::can_take;
+use super::retained::room_for_replay;
 use super::{Broker, Deadline, SessionHandle};
+use crate::codec::QoS;
 use crate::session::{Batch, LinkId, Output, Report};
 
 /// What the connection tells, and asks.
@@ -86,9 +89,14 @@ impl Broker {
             self.note_drop(handle, reason, state.session.dropped(reason));
         }
         handle.note_load(&state);
+        // What waits elsewhere was looked at before the session's own queue, which may have moved since without
+        // anything being sent that would be acknowledged: then nobody would come back for it.
+        more |= output.more
+            || state.groups.iter().any(|group| group.has_waiting())
+                && can_take(&state.session, QoS::AtLeastOnce, context)
+            || state.replays.values().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
-        more |= output.more;
         Some(Polled { output, more })
     }
 }
