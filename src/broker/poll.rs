@@ -12,6 +12,9 @@ use super::{Broker, Deadline, SessionHandle};
 use crate::codec::QoS;
 use crate::session::{Batch, LinkId, Output, Report};
 
+/// Bytes that are worth a write of their own even to a client that was written to a moment ago.
+const GATHER_BELOW: usize = 16 * 1024;
+
 /// What the connection tells, and asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
@@ -23,6 +26,8 @@ pub struct Progress {
     pub wrote: bool,
     /// Something new can be written now.
     pub take: bool,
+    /// It was written to a moment ago, and has not waited since: a little may gather some more.
+    pub may_gather: bool,
 }
 
 /// What there is to do for the connection.
@@ -32,6 +37,8 @@ pub struct Polled {
     pub output: Output,
     /// More waits that could go out once this is written: poll again, after others had their turn.
     pub more: bool,
+    /// Nothing was taken, so that more gathers while others have their turn: poll again.
+    pub gathering: bool,
 }
 
 impl Broker {
@@ -66,7 +73,12 @@ impl Broker {
         }
         if !progress.take {
             let output = Output { batch: Batch::default(), close: link.close, more: false };
-            return Some(Polled { output, more: false });
+            return Some(Polled { output, more: false, gathering: false });
+        }
+        let little = 1..GATHER_BELOW;
+        if progress.may_gather && link.close.is_none() && little.contains(&link.outbox.len()) {
+            let output = Output { batch: Batch::default(), close: None, more: true };
+            return Some(Polled { output, more: true, gathering: true });
         }
         let mut more = false;
         let waiting = state.groups.iter().any(|group| group.has_waiting());
@@ -97,6 +109,6 @@ impl Broker {
             || state.replays.values().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
-        Some(Polled { output, more })
+        Some(Polled { output, more, gathering: false })
     }
 }

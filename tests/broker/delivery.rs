@@ -15,7 +15,7 @@ fn overlapping_subscriptions_bring_one_copy_with_all_identifiers() {
     let got = party.poll(bench.now);
     assert_eq!(got.len(), 1);
     assert_eq!(got[0].qos, Q2, "the highest that was granted");
-    let mut identifiers = vec![&[0x0B, 1][..], &[0x0B, 200, 1][..]];
+    let mut identifiers = [&[0x0B, 1][..], &[0x0B, 200, 1][..]];
     if got[0].properties.first_chunk() == Some(&[0x0B, 200]) {
         identifiers.reverse();
     }
