@@ -19,7 +19,7 @@ use super::Shared;
 use super::failure::Failure;
 use super::inbound::{self, Inbound};
 use super::scratch::{READ_BUFFER, Scratch};
-use crate::broker::{Counter, Progress, SessionHandle};
+use crate::broker::{Counter, Progress};
 use crate::codec::read_header;
 use crate::session::{Batch, BufferPool, Close, LinkId};
 
@@ -45,7 +45,6 @@ const SLICES: usize = 32;
 pub struct Connection<S> {
     stream: S,
     shared: Arc<Shared>,
-    handle: Arc<SessionHandle>,
     link: LinkId,
     inbound: Inbound,
     /// The beginning of a packet that has not arrived in full.
@@ -70,11 +69,9 @@ pub struct Parts<S> {
     pub stream: S,
     /// What all connections share.
     pub shared: Arc<Shared>,
-    /// The session it had, or lost.
-    pub handle: Arc<SessionHandle>,
     /// Its name.
     pub link: LinkId,
-    /// How the client asked to be disconnected.
+    /// The session it had or lost, and how the client asked to be disconnected.
     pub inbound: Inbound,
 }
 
@@ -89,18 +86,10 @@ struct Writing {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes over a socket whose CONNECT was accepted. `inbound` owes the CONNACK; `partial` is what was read
     /// behind the CONNECT.
-    pub fn new(
-        stream: S,
-        shared: Arc<Shared>,
-        handle: Arc<SessionHandle>,
-        link: LinkId,
-        inbound: Inbound,
-        partial: Vec<u8>,
-    ) -> Self {
+    pub fn new(stream: S, shared: Arc<Shared>, link: LinkId, inbound: Inbound, partial: Vec<u8>) -> Self {
         Self {
             stream,
             shared,
-            handle,
             link,
             inbound,
             partial,
@@ -115,8 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What is left when it has ended.
     pub fn into_parts(self) -> Parts<S> {
-        let Self { stream, shared, handle, link, inbound, .. } = self;
-        Parts { stream, shared, handle, link, inbound }
+        let Self { stream, shared, link, inbound, .. } = self;
+        Parts { stream, shared, link, inbound }
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
@@ -276,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         now: Instant,
     ) -> Result<Batch, Failure> {
         let report = &mut scratch.report;
-        let polled = self.shared.broker.poll(&self.handle, self.link, progress, report, now);
+        let polled = self.shared.broker.poll(self.inbound.handle(), self.link, progress, report, now);
         let Some(polled) = polled else {
             // Another connection has the session, and all that it had.
             return Err(self.ending.take().unwrap_or(Failure::Close(Close::TakenOver)));

@@ -151,14 +151,15 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         broker.disconnect(&handle, link, Ending::Broken, now);
         return Err((stream, failure));
     }
-    let connection = Connection::new(stream, shared.clone(), handle, link, inbound, behind.to_vec());
+    let connection = Connection::new(stream, shared.clone(), link, inbound, behind.to_vec());
     Ok(Box::new(Started { connection, peer, version }))
 }
 
 /// Settles what an ended connection leaves behind.
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
     let Started { connection, peer, version } = *started;
-    let Parts { mut stream, shared, handle, link, inbound } = connection.into_parts();
+    let Parts { mut stream, shared, link, inbound } = connection.into_parts();
+    let handle = inbound.handle().clone();
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
     let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };

@@ -108,6 +108,11 @@ impl Inbound {
         }
     }
 
+    /// The session it speaks to.
+    pub fn handle(&self) -> &Arc<SessionHandle> {
+        &self.handle
+    }
+
     /// Handles every whole packet in `input`; how many bytes those were.
     ///
     /// # Errors
