@@ -193,7 +193,7 @@ pub struct SessionSettings {
 impl Default for SessionSettings {
     fn default() -> Self {
         Self {
-            max_inflight: 128,
+            max_inflight: 1024,
             receive_maximum: 1024,
             topic_alias_maximum: 64,
             topic_alias_maximum_outgoing: 64,

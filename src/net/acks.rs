@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use crate::codec::PacketType;
 use crate::session::BufferPool;
 use crate::store::{CommitSeq, Store};
 
@@ -23,7 +24,12 @@ struct Held {
     bytes: VecDeque<u8>,
     /// Of each packet: what it waits for, and its length.
     packets: VecDeque<(CommitSeq, usize)>,
+    /// How many of them are PUBACKs.
+    pubacks: usize,
 }
+
+/// How a PUBACK begins.
+const PUBACK: u8 = PacketType::PubAck.first_byte();
 
 impl Acks {
     /// Adds one packet that `write` appends to a buffer.
@@ -34,7 +40,8 @@ impl Acks {
         pool: &mut BufferPool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        if self.held.is_none() && sequence <= store.committed() {
+        let nothing_to_wait_for = sequence == CommitSeq::default() || sequence <= store.committed();
+        if self.held.is_none() && nothing_to_wait_for {
             if self.ready.capacity() == 0 {
                 self.ready = pool.take();
             }
@@ -44,6 +51,7 @@ impl Acks {
         write(&mut packet);
         let held = self.held.get_or_insert_default();
         held.packets.push_back((sequence, packet.len()));
+        held.pubacks += usize::from(packet.first() == Some(&PUBACK));
         held.bytes.extend(packet);
     }
 
@@ -53,6 +61,7 @@ impl Acks {
         let Some(held) = &mut self.held else { return };
         let committed = store.committed();
         while let Some((_, length)) = held.packets.front().filter(|(sequence, _)| *sequence <= committed) {
+            held.pubacks -= usize::from(*length > 0 && held.bytes.front() == Some(&PUBACK));
             self.ready.extend(held.bytes.drain(..*length));
             held.packets.pop_front();
         }
@@ -67,9 +76,9 @@ impl Acks {
         self.held.as_ref().map_or(0, |held| held.packets.len())
     }
 
-    /// Whether nothing is owed.
-    pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.held.is_none()
+    /// PUBACKs that wait for the store: so many QoS 1 messages of the client's are in flight.
+    pub fn held_pubacks(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.pubacks)
     }
 
     /// Bytes ready to be written.

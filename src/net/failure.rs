@@ -78,8 +78,8 @@ pub enum Failure {
     #[error("it published with RETAIN, and retained.enabled is off")]
     RetainNotSupported,
     /// [MQTT-3.1.2-24]
-    #[error("its maximum packet size is too small for a CONNACK")]
-    MaximumPacketSizeTooSmall,
+    #[error("its maximum packet size is too small for the {0} it has to get")]
+    AnswerTooLarge(PacketType),
     /// A SUBSCRIBE that is wrong as a whole.
     #[error("a SUBSCRIBE is wrong: {0}")]
     Subscribe(#[from] SubscribeError),
@@ -116,8 +116,8 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeTimeout
             | Self::Tls(_)
-            | Self::MaximumPacketSizeTooSmall
             | Self::NotMqtt(_) => return None,
+            Self::AnswerTooLarge(_) => ReasonCode::PacketTooLarge,
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
                 ReasonCode::MalformedPacket
             }
@@ -193,7 +193,7 @@ impl Failure {
             | Self::Tls(_)
             | Self::NotMqtt(_)
             | Self::TooManyConnections
-            | Self::MaximumPacketSizeTooSmall
+            | Self::AnswerTooLarge(_)
             | Self::Refused(_)
             | Self::Close(_) => false,
             Self::Decode(_)

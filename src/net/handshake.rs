@@ -15,18 +15,17 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Shared;
-use super::connection::Connection;
+use super::connection::{Connection, Parts};
 use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, SessionHandle};
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
 };
-use crate::session::LinkId;
 
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
@@ -56,9 +55,6 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 /// A connection that runs, and what is needed when it ends.
 struct Started<S> {
     connection: Connection<S>,
-    shared: Arc<Shared>,
-    handle: Arc<SessionHandle>,
-    link: LinkId,
     peer: Option<SocketAddr>,
     version: ProtocolVersion,
 }
@@ -72,12 +68,17 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     let shared = &entrance.shared;
     let Arrival { peer, connect_by } = *arrival;
     let mut buffer = Vec::new();
+    // Made before the question: whoever stops the broker says so first and then notifies those that wait.
+    let stopping = shared.stopping.notified();
+    if shared.broker.is_stopping() {
+        return None;
+    }
     let first = tokio::select! {
         biased;
         first = tokio::time::timeout_at(connect_by.into(), read_connect(&mut stream, &mut buffer, shared)) => {
             first.unwrap_or(Err(Failure::ConnectTimeout))
         }
-        () = shared.stopping.notified() => return None,
+        () = stopping => return None,
     };
     let started = match first {
         Ok(length) => start(stream, entrance, &peer, &buffer, length).await,
@@ -146,21 +147,22 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size, entrance.leniencies);
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
-    inbound.send(&Packet::ConnAck(connack(broker, &connect, &accepted)), accepted.sequence, &mut batch);
+    let connack = Packet::ConnAck(connack(broker, &connect, &accepted));
+    let sent = inbound.send(&connack, accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
-    if inbound.acks.is_empty() {
+    if let Err(failure) = sent {
         broker.disconnect(&handle, link, Ending::Broken, now);
-        return Err((stream, Failure::MaximumPacketSizeTooSmall));
+        return Err((stream, failure));
     }
-    let connection = Connection::new(stream, shared.clone(), handle.clone(), link, inbound, behind.to_vec());
-    Ok(Box::new(Started { connection, shared: shared.clone(), handle, link, peer, version }))
+    let connection = Connection::new(stream, shared.clone(), handle, link, inbound, behind.to_vec());
+    Ok(Box::new(Started { connection, peer, version }))
 }
 
 /// Settles what an ended connection leaves behind.
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
-    let Started { connection, shared, handle, link, peer, version } = *started;
-    let (mut stream, inbound) = connection.into_parts();
+    let Started { connection, peer, version } = *started;
+    let Parts { mut stream, shared, handle, link, inbound } = connection.into_parts();
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
     let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };
@@ -288,6 +290,7 @@ fn connack<'a>(broker: &Broker, connect: &Connect<'_>, accepted: &'a Accepted) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::SessionHandle;
     use crate::session::Session;
     use tokio::net::TcpStream;
 
@@ -295,7 +298,7 @@ mod tests {
     fn an_idle_connection_is_small() {
         // What the allocator is asked for while a client is idle; its map entries and tokio's own come on top.
         let sizes = [
-            ("connection", size_of::<Started<TcpStream>>(), 320),
+            ("connection", size_of::<Started<TcpStream>>(), 272),
             ("session", size_of::<Session>(), 512),
             ("handle", size_of::<SessionHandle>(), 640),
         ];

@@ -13,9 +13,9 @@ use super::acks::Acks;
 use super::failure::Failure;
 use crate::broker::{Broker, Counter, Ending, SessionHandle};
 use crate::codec::{
-    AckKind, Acknowledgement, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion,
-    Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_body, decode_publish,
-    encode_acknowledgement, read_header,
+    AckKind, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, Publish, QoS,
+    ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
+    decode_publish, encode_acknowledgement, read_header,
 };
 use crate::config::Leniencies;
 use crate::message::{Incoming, Run};
@@ -33,6 +33,8 @@ pub struct Inbound {
     maximum_packet_size: Option<u32>,
     /// QoS 2 exchanges of the client's that are not released.
     unreleased: usize,
+    /// The session outlives the connection; that does not change while it is connected.
+    persistent: bool,
     /// What the listener forgives.
     leniencies: Leniencies,
     /// It was forgiven something, and the log says so.
@@ -87,11 +89,15 @@ impl Inbound {
         maximum_packet_size: Option<u32>,
         leniencies: Leniencies,
     ) -> Self {
-        let unreleased = handle.lock().session.unreleased();
+        let (unreleased, persistent) = {
+            let state = handle.lock();
+            (state.session.unreleased(), state.session.is_persistent())
+        };
         Self {
             broker,
             handle,
             unreleased,
+            persistent,
             version,
             maximum_packet_size,
             leniencies,
@@ -137,6 +143,11 @@ impl Inbound {
             }
             let Some((frame, _)) = rest.split_at_checked(size) else { break };
             let body = frame.get(header.header_length..).unwrap_or_default();
+            if acknowledgement_kind(header.first_byte).is_some() {
+                self.flush(run, input, batch);
+                position += self.handle_acknowledgements(rest, tally, batch)?;
+                continue;
+            }
             tally.packets += 1;
             if header.first_byte >> 4 == PacketType::Publish as u8 {
                 let publish = decode_publish(self.version, header.first_byte, body)?;
@@ -213,7 +224,7 @@ impl Inbound {
                     topic: TopicName::assume_checked(&run.topic),
                     messages: &run.messages,
                     now: batch.now,
-                    publisher: self.handle.number,
+                    publisher: self.handle.publisher,
                     plain: if run.plain { input.get(run.start..run.end) } else { None },
                     longest_frame: run.longest_frame,
                     payload_bytes: run.payload_bytes,
@@ -236,7 +247,7 @@ impl Inbound {
                     let mut state = self.handle.lock();
                     state.session.release(packet_id);
                     self.unreleased = state.session.unreleased();
-                } else if message.is_some() && self.handle.lock().session.is_persistent() {
+                } else if message.is_some() && self.persistent {
                     let record = Record::Received { number: self.handle.number, packet_id };
                     wait_for = wait_for.max(self.broker.store.append(record));
                 }
@@ -290,7 +301,8 @@ impl Inbound {
     /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
     fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
         let most = self.broker.settings.receive_maximum;
-        let held = self.acks.held();
+        // QoS 2 messages whose PUBREC is held are among the unreleased ones.
+        let held = self.acks.held_pubacks();
         let mut is_new = true;
         let mut in_flight = self.unreleased + held;
         if kind == AckKind::PubRec {
@@ -300,7 +312,7 @@ impl Inbound {
             in_flight = self.unreleased + held;
         } else {
             // What is acknowledged at once is in flight alone; what waits for the store piles up.
-            in_flight += if held > 0 { owed + 1 } else { 1 };
+            in_flight += if self.acks.held() > 0 { owed + 1 } else { 1 };
         }
         if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
             if !self.leniencies.receive_maximum {
@@ -318,17 +330,17 @@ impl Inbound {
 
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
         match packet {
-            Packet::PubAck(packet) => self.handle_acknowledgement(AckKind::PubAck, &packet, batch),
-            Packet::PubRec(packet) => self.handle_acknowledgement(AckKind::PubRec, &packet, batch),
-            Packet::PubRel(packet) => self.handle_acknowledgement(AckKind::PubRel, &packet, batch),
-            Packet::PubComp(packet) => self.handle_acknowledgement(AckKind::PubComp, &packet, batch),
             Packet::Subscribe(packet) => self.subscribe(&packet, batch)?,
-            Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch),
-            Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch),
+            Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch)?,
+            Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch)?,
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
             Packet::Connect(_) => return Err(Failure::SecondConnect),
-            // PUBLISH was taken out before.
+            // The first five were taken out before.
             Packet::Publish(_)
+            | Packet::PubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
@@ -338,35 +350,54 @@ impl Inbound {
         Ok(())
     }
 
-    fn handle_acknowledgement(&mut self, kind: AckKind, packet: &Acknowledgement<'_>, batch: &mut Batch<'_>) {
+    /// Handles the acknowledgements at the start of `input`, the first of which is there in full, under one lock;
+    /// how many bytes those were.
+    fn handle_acknowledgements(
+        &mut self,
+        input: &[u8],
+        tally: &mut Tally,
+        batch: &mut Batch<'_>,
+    ) -> Result<usize, Failure> {
         let mut state = self.handle.lock();
-        let outcome = state.session.handle_acknowledgement(kind, packet.packet_id, packet.reason);
-        let persistent = state.session.is_persistent();
-        self.unreleased = state.session.unreleased();
-        drop(state);
-        match outcome {
-            Acknowledged::Answer(answer, packet_id, reason) => {
-                let mut sequence = CommitSeq::default();
-                if answer == AckKind::PubComp && persistent && reason == ReasonCode::Success {
-                    let record = Record::Released { number: self.handle.number, packet_id };
-                    sequence = self.broker.store.append(record);
+        let limit = self.broker.settings.max_packet_size as usize;
+        let mut position = 0;
+        while let Some(rest) = input.get(position..)
+            && let Some(header) = read_header(rest)?
+            && let Some(kind) = acknowledgement_kind(header.first_byte)
+            && header.frame_length() <= rest.len().min(limit)
+        {
+            let body = rest.get(header.header_length..header.frame_length()).unwrap_or_default();
+            let packet = decode_acknowledgement(self.version, kind, header.first_byte, body)?;
+            position += header.frame_length();
+            tally.packets += 1;
+            match state.session.handle_acknowledgement(kind, packet.packet_id, packet.reason) {
+                Acknowledged::Answer(answer, packet_id, reason) => {
+                    let mut sequence = CommitSeq::default();
+                    if answer == AckKind::PubComp && self.persistent && reason == ReasonCode::Success {
+                        let record = Record::Released { number: self.handle.number, packet_id };
+                        sequence = self.broker.store.append(record);
+                    }
+                    batch.report.packets_sent += 1;
+                    self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
+                        encode_acknowledgement(bytes, self.version, answer, packet_id, reason);
+                    });
                 }
-                self.acknowledge(answer, packet_id, reason, sequence, batch);
+                // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
+                Acknowledged::Done | Acknowledged::Unknown => {}
             }
-            // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
-            Acknowledged::Done | Acknowledged::Unknown => {}
         }
+        self.unreleased = state.session.unreleased();
+        Ok(position)
     }
 
     fn subscribe(&mut self, packet: &Subscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
         let (reasons, sequence) = self.broker.subscribe(&self.handle, packet)?;
         let answer =
             SubAck { packet_id: packet.packet_id, reason_string: None, user_properties: Vec::new(), reasons };
-        self.send(&Packet::SubAck(answer), sequence, batch);
-        Ok(())
+        self.send(&Packet::SubAck(answer), sequence, batch)
     }
 
-    fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) {
+    fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
         let (reasons, sequence) = self.broker.unsubscribe(&self.handle, &packet.filters);
         let answer = UnsubAck {
             packet_id: packet.packet_id,
@@ -374,7 +405,7 @@ impl Inbound {
             user_properties: Vec::new(),
             reasons,
         };
-        self.send(&Packet::UnsubAck(answer), sequence, batch);
+        self.send(&Packet::UnsubAck(answer), sequence, batch)
     }
 
     /// Notes how the client wants to end, and ends the connection.
@@ -408,15 +439,35 @@ impl Inbound {
         });
     }
 
-    /// Owes a packet to the client, unless it is larger than the client takes.
-    pub fn send(&mut self, packet: &Packet<'_>, sequence: CommitSeq, batch: &mut Batch<'_>) {
-        let (version, most) = (self.version, self.maximum_packet_size);
+    /// Owes a packet to the client.
+    ///
+    /// # Errors
+    /// If it is larger than the client takes, even in its shortest form: the client would wait for it for ever.
+    pub fn send(
+        &mut self,
+        packet: &Packet<'_>,
+        sequence: CommitSeq,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        packet
+            .encode_within(self.version, self.maximum_packet_size, &mut bytes)
+            .map_err(|_| Failure::AnswerTooLarge(packet.packet_type()))?;
         batch.report.packets_sent += 1;
-        self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
-            if let Err(error) = packet.encode_within(version, most, bytes) {
-                tracing::debug!(client = %self.handle.client_id, %error, "an answer could not be sent");
-            }
-        });
+        let pool = &mut batch.report.buffers;
+        self.acks.push(sequence, &*self.broker.store, pool, |out| out.extend_from_slice(&bytes));
+        Ok(())
+    }
+}
+
+/// Which of the four acknowledgements a first byte begins, if any.
+fn acknowledgement_kind(first_byte: u8) -> Option<AckKind> {
+    match first_byte >> 4 {
+        4 => Some(AckKind::PubAck),
+        5 => Some(AckKind::PubRec),
+        6 => Some(AckKind::PubRel),
+        7 => Some(AckKind::PubComp),
+        _ => None,
     }
 }
 

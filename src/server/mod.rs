@@ -77,6 +77,7 @@ pub fn check(config: &Config) -> Vec<StartError> {
 /// When it cannot start.
 pub fn run(config: Config) -> Result<(), StartError> {
     let workers = settings::workers(&config);
+    raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
@@ -166,8 +167,8 @@ impl Running {
         for listening in &self.listening {
             listening.stop();
         }
-        self.shared.stop_handshakes();
         self.broker.stop(Close::ServerShuttingDown);
+        self.shared.stop_handshakes();
         if tokio::time::timeout(self.shutdown_timeout, self.shared.closed()).await.is_err() {
             tracing::warn!(
                 connections = self.connections(),
@@ -181,6 +182,21 @@ impl Running {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// Every connection takes a descriptor: as many are asked for as the system permits, and if that is less than the
+/// configuration promises, it is said at once and not when the first client is turned away.
+fn raise_open_files(config: &Config) {
+    let wanted = u64::from(config.limits.max_connections);
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(permitted) if permitted < wanted => tracing::info!(
+            open_files = permitted,
+            max_connections = wanted,
+            "the limit of open files (ulimit -Hn) permits fewer connections than limits.max_connections"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 

@@ -142,8 +142,13 @@ impl Session {
 
     /// Takes what came through shared groups and need not stay with this session when its connection breaks:
     /// QoS 1 goes to another member at once; QoS 2 stays, [MQTT-4.8.2-4], [MQTT-4.8.2-5].
-    pub fn release_group_messages(&mut self) -> Vec<(GroupNumber, Queued)> {
-        let taken = self.window.extract(|entry| entry.group.is_some() && entry.phase == Phase::PubAck);
+    /// Those of a group that the session has left since stay, too: nobody else may be there to take them.
+    pub fn release_group_messages(
+        &mut self,
+        is_member: impl Fn(GroupNumber) -> bool,
+    ) -> Vec<(GroupNumber, Queued)> {
+        let taken =
+            self.window.extract(|entry| entry.group.is_some_and(&is_member) && entry.phase == Phase::PubAck);
         if let Some(link) = &mut self.link {
             link.to_resend = self.window.iter_mut().filter(|entry| entry.resend).count();
         }
@@ -206,10 +211,10 @@ impl Session {
         reason: ReasonCode,
     ) -> Acknowledged {
         match kind {
-            AckKind::PubAck => self.finish(packet_id, &[Phase::PubAck]),
-            AckKind::PubComp => self.finish(packet_id, &[Phase::PubComp]),
+            AckKind::PubAck => self.finish(packet_id, Phase::PubAck),
+            AckKind::PubComp => self.finish(packet_id, Phase::PubComp),
             // [MQTT-4.3.3-4]: an error in PUBREC ends the exchange.
-            AckKind::PubRec if reason.is_error() => self.finish(packet_id, &[Phase::PubRec]),
+            AckKind::PubRec if reason.is_error() => self.finish(packet_id, Phase::PubRec),
             AckKind::PubRec => match self.window.get_mut(packet_id) {
                 Some(entry) if entry.phase != Phase::PubAck => {
                     entry.phase = Phase::PubComp;
@@ -242,10 +247,10 @@ impl Session {
         Some(Output { batch, close: link.close, more })
     }
 
-    fn finish(&mut self, packet_id: PacketId, phases: &[Phase]) -> Acknowledged {
-        match self.window.finish(packet_id, phases) {
-            Some(entry) => {
-                self.note_resent(entry.resend);
+    fn finish(&mut self, packet_id: PacketId, phase: Phase) -> Acknowledged {
+        match self.window.finish(packet_id, phase) {
+            Some(was_pending) => {
+                self.note_resent(was_pending);
                 Acknowledged::Done
             }
             None => Acknowledged::Unknown,

@@ -51,11 +51,13 @@ pub struct Window {
     entries: VecDeque<InFlight>,
     next: u16,
     unfinished: u16,
+    /// Identifiers were given out past one that is still in use, so the entries are not in the circle's order.
+    disordered: bool,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), next: 1, unfinished: 0 }
+        Self { entries: VecDeque::new(), next: 1, unfinished: 0, disordered: false }
     }
 }
 
@@ -74,6 +76,13 @@ impl Window {
         content: Option<Queued>,
     ) -> Option<PacketId> {
         let packet_id = self.free_packet_id()?;
+        self.disordered = match (self.entries.front(), self.entries.back()) {
+            (Some(front), Some(back)) => {
+                let span = distance(front.packet_id, back.packet_id);
+                self.disordered || distance(front.packet_id, packet_id) <= span
+            }
+            _ => false,
+        };
         self.entries.push_back(InFlight { packet_id, phase, group, resend: false, content });
         self.unfinished += 1;
         Some(packet_id)
@@ -85,13 +94,14 @@ impl Window {
         self.entries.get_mut(index)
     }
 
-    /// Ends the exchange of an identifier if it is in one of these phases, and gives the slot back.
-    pub fn finish(&mut self, packet_id: PacketId, phases: &[Phase]) -> Option<InFlight> {
+    /// Ends the exchange of an identifier if it is in this phase, and gives the slot back; tells whether the entry
+    /// was still to be sent again.
+    pub fn finish(&mut self, packet_id: PacketId, phase: Phase) -> Option<bool> {
         let index = self.index_of(packet_id)?;
-        let entry = self.entries.get_mut(index).filter(|entry| phases.contains(&entry.phase))?;
-        let phase = std::mem::replace(&mut entry.phase, Phase::Finished);
-        let (group, resend, content) = (entry.group, entry.resend, entry.content.take());
-        let finished = InFlight { packet_id, phase, group, resend, content };
+        let entry = self.entries.get_mut(index).filter(|entry| entry.phase == phase)?;
+        entry.phase = Phase::Finished;
+        entry.content = None;
+        let resend = entry.resend;
         self.unfinished -= 1;
         while self.entries.front().is_some_and(|entry| entry.phase == Phase::Finished) {
             self.entries.pop_front();
@@ -102,7 +112,7 @@ impl Window {
         if self.entries.is_empty() && self.entries.capacity() > 256 {
             self.entries = VecDeque::new();
         }
-        Some(finished)
+        Some(resend)
     }
 
     /// The unfinished entries in the order they were sent, for redelivery.
@@ -146,22 +156,26 @@ impl Window {
         }
     }
 
-    /// Whether an identifier stands among the entries. Usually the sequence is unbroken and starts at the front,
-    /// so an identifier behind its end is free; only a turn past a straggler asks for a search.
+    /// Whether an identifier stands among the entries, finished or not.
     fn in_use(&self, packet_id: PacketId) -> bool {
-        let (Some(front), Some(back)) = (self.entries.front(), self.entries.back()) else { return false };
-        let span = distance(front.packet_id, back.packet_id);
-        distance(front.packet_id, packet_id) <= span
-            && self.entries.iter().any(|entry| entry.packet_id == packet_id)
+        self.position(packet_id).is_some()
     }
 
     fn index_of(&self, packet_id: PacketId) -> Option<usize> {
-        let guess = distance(self.entries.front()?.packet_id, packet_id);
-        let found = match self.entries.get(guess) {
-            Some(entry) if entry.packet_id == packet_id => guess,
-            _ => self.entries.iter().position(|entry| entry.packet_id == packet_id)?,
-        };
+        let found = self.position(packet_id)?;
         self.entries.get(found).filter(|entry| entry.phase != Phase::Finished).map(|_| found)
+    }
+
+    /// Where an identifier stands. Usually the entries follow each other on the circle, mostly without a gap; only
+    /// a turn past a straggler asks for a search of all.
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        let front = self.entries.front()?.packet_id;
+        let guess = distance(front, packet_id);
+        match self.entries.get(guess) {
+            Some(entry) if entry.packet_id == packet_id => Some(guess),
+            _ if self.disordered => self.entries.iter().position(|entry| entry.packet_id == packet_id),
+            _ => self.entries.binary_search_by_key(&guess, |entry| distance(front, entry.packet_id)).ok(),
+        }
     }
 }
 
@@ -186,10 +200,26 @@ mod tests {
         for _ in 0..200_000 {
             let id = send(&mut window);
             assert_ne!(id, straggler);
-            assert!(window.finish(id, &[Phase::PubAck]).is_some());
+            assert!(window.finish(id, Phase::PubAck).is_some());
         }
         assert_eq!(window.unfinished(), 1);
         assert!(window.entries.len() <= 33, "finished entries pile up: {}", window.entries.len());
+    }
+
+    #[test]
+    fn identifiers_past_several_stragglers_are_unique() {
+        for stragglers in [vec![1, 65_535], vec![1, 2, 65_534, 65_535], vec![1, 30_000, 65_535]] {
+            let mut window = Window::default();
+            let mut in_use = std::collections::BTreeSet::new();
+            for number in 1..=200_000_u32 {
+                let id = send(&mut window);
+                assert!(in_use.insert(id), "{id:?} is in use, {stragglers:?}");
+                if number > 65_535 || !stragglers.contains(&number) {
+                    assert!(window.finish(id, Phase::PubAck).is_some());
+                    in_use.remove(&id);
+                }
+            }
+        }
     }
 
     #[test]
@@ -197,7 +227,7 @@ mod tests {
         let mut window = Window::default();
         let ids: Vec<_> = (0..65_535).map(|_| send(&mut window)).collect();
         assert_eq!(window.send(Phase::PubAck, None, None), None);
-        assert!(window.finish(ids[40_000], &[Phase::PubAck]).is_some());
+        assert!(window.finish(ids[40_000], Phase::PubAck).is_some());
         assert_eq!(send(&mut window), ids[40_000]);
     }
 
@@ -205,10 +235,11 @@ mod tests {
     fn an_acknowledgement_of_the_wrong_kind_changes_nothing() {
         let mut window = Window::default();
         let id = send(&mut window);
-        assert!(window.finish(id, &[Phase::PubRec, Phase::PubComp]).is_none());
+        assert!(window.finish(id, Phase::PubRec).is_none());
+        assert!(window.finish(id, Phase::PubComp).is_none());
         assert_eq!(window.unfinished(), 1);
-        assert!(window.finish(id, &[Phase::PubAck]).is_some());
-        assert!(window.finish(id, &[Phase::PubAck]).is_none());
+        assert!(window.finish(id, Phase::PubAck).is_some());
+        assert!(window.finish(id, Phase::PubAck).is_none());
     }
 
     #[test]
@@ -216,7 +247,7 @@ mod tests {
         let mut window = Window::default();
         let ids: Vec<_> = (0..100).map(|_| send(&mut window)).collect();
         for id in ids.iter().skip(1).step_by(2) {
-            assert!(window.finish(*id, &[Phase::PubAck]).is_some());
+            assert!(window.finish(*id, Phase::PubAck).is_some());
         }
         let left: Vec<_> = window.iter_mut().map(|entry| entry.packet_id).collect();
         let expected: Vec<_> = ids.iter().step_by(2).copied().collect();

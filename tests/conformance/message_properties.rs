@@ -4,7 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::join;
-use crate::support::{Property, Publish, V3_1_1, V5, broker_under_test, connect, publish, unique};
+use crate::support::{
+    Filter, Property, Publish, PublishView, V3_1_1, V5, broker_under_test, connect, publish, unique,
+};
 
 /// A property of every kind that is forwarded, mixed with User Properties.
 fn all_forwarded() -> Vec<Property> {
@@ -170,4 +172,42 @@ fn v5_mqtt_3_3_2_17_v5_mqtt_3_1_2_29_without_request_problem_information_message
     client.subscribe(&topic, 0);
     join(V5).publish(&with(publish(&topic, "m"), &all_forwarded()));
     assert_forwarded(&client.read_publish().properties, &all_forwarded());
+}
+
+#[test]
+fn v5_mqtt_3_3_2_5_a_message_that_expires_behind_a_full_window_is_not_delivered() {
+    let topic = unique("t");
+    let narrow = connect(V5).client_id(unique("c")).property(Property::receive_maximum(1));
+    let mut client = narrow.open(broker_under_test());
+    client.subscribe(&topic, 1);
+    let mut publisher = join(V5);
+    publisher.publish(&publish(&topic, "first").qos(1, 1));
+    publisher.publish(&publish(&topic, "expires").qos(1, 2).property(Property::message_expiry(1_u32)));
+    publisher.publish(&publish(&topic, "last").qos(1, 3).property(Property::message_expiry(100_u32)));
+    let first = client.read_publish();
+    // The passing of time is what is tested.
+    thread::sleep(Duration::from_millis(2200));
+    client.complete(&first);
+    let last = client.receive();
+    assert_eq!(last.text(), "last");
+    assert!(matches!(last.number(0x02), Some(90..=98)), "{:?}", last.properties);
+    client.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_3_2_17_v5_mqtt_3_3_1_13_v5_mqtt_3_3_4_3_a_message_sent_again_is_the_same_message() {
+    let topic = unique("t");
+    let persistent = connect(V5).client_id(unique("c")).persistent();
+    let mut client = persistent.open(broker_under_test());
+    let filters = [Filter::new(&topic, 2).retain_as_published()];
+    client.subscribe_with(&[Property::subscription_identifier(77_usize)], &filters);
+    let mut publisher = join(V5);
+    publisher.publish(&with(publish(&topic, "one").qos(1, 1).retain(), &all_forwarded()));
+    publisher.publish(&with(publish(&topic, "two").qos(2, 2), &all_forwarded()));
+    let sent = [client.read_publish(), client.read_publish()];
+    client.cut();
+    let mut client = persistent.open(broker_under_test());
+    for before in sent {
+        assert_eq!(client.receive(), PublishView { dup: true, ..before });
+    }
 }

@@ -1,8 +1,11 @@
 //! Message ordering, §4.6 of both standards.
 
+use std::collections::HashSet;
+use std::thread;
+
 use crate::support::{
-    PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Version, broker_under_test, connect, pubcomp, publish, pubrec,
-    pubrel, unique,
+    PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, RawClient, Version, broker_under_test, connect, puback,
+    pubcomp, publish, pubrec, pubrel, unique,
 };
 use crate::{each, join};
 
@@ -75,7 +78,7 @@ fn mqtt_4_6_0_5_mqtt_4_6_0_6_messages_of_one_publisher_topic_and_qos_keep_their_
                     received += 1;
                     match qos {
                         0 => {}
-                        1 => watcher.send(&crate::support::puback(message.packet_id).bytes()),
+                        1 => watcher.send(&puback(message.packet_id).bytes()),
                         _ => watcher.send(&pubrec(message.packet_id).bytes()),
                     }
                 } else {
@@ -123,5 +126,83 @@ fn mqtt_4_6_0_5_mqtt_4_6_0_6_the_order_holds_through_queue_and_reconnect() {
             client.ping();
         }
         client.expect_nothing();
+    });
+}
+
+/// What a subscriber that keeps losing its connection has taken so far.
+#[derive(Default)]
+struct Taken {
+    /// The messages by their number, each at its first coming.
+    numbers: Vec<u32>,
+    /// The packet identifiers of QoS 2 that were received and are not released.
+    unreleased: HashSet<u16>,
+}
+
+impl Taken {
+    /// Takes `count` packets, and acknowledges all but the messages whose turn `silent` picks.
+    #[track_caller]
+    fn take(&mut self, client: &mut RawClient, count: u32, silent: impl Fn(u32) -> bool) {
+        for turn in 0..count {
+            let packet = client.read();
+            if packet.kind() == PUBREL {
+                let (packet_id, _, _) = packet.ack(PUBREL);
+                self.unreleased.remove(&packet_id);
+                client.send(&pubcomp(packet_id).bytes());
+                continue;
+            }
+            let message = packet.publish();
+            let number: u32 = message.text().parse().unwrap();
+            if message.qos == 2 {
+                if self.unreleased.insert(message.packet_id) {
+                    self.numbers.push(number);
+                }
+                if !silent(turn) {
+                    client.send(&pubrec(message.packet_id).bytes());
+                }
+            } else {
+                let next = u32::try_from(self.numbers.len()).unwrap();
+                assert!(number == next || message.dup && number < next, "{number} came before {next}");
+                if number == next {
+                    self.numbers.push(number);
+                }
+                if !silent(turn) {
+                    client.send(&puback(message.packet_id).bytes());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn mqtt_4_6_0_5_v5_mqtt_4_3_3_10_v311_mqtt_4_3_3_1_the_order_holds_while_connections_break_under_load() {
+    each(&Version::NUMBERED, |version| {
+        for qos in [1, 2] {
+            const COUNT: u32 = 600;
+            let topic = unique("t");
+            let persistent = connect(version).client_id(unique("c")).persistent();
+            let mut client = persistent.open(broker_under_test());
+            client.subscribe(&topic, qos);
+            let flow = topic.clone();
+            let publisher = thread::spawn(move || {
+                let mut publisher = join(version);
+                for number in 0..COUNT {
+                    publisher.publish(&publish(&flow, number.to_string()).qos(qos, 1));
+                }
+            });
+            let mut taken = Taken::default();
+            for round in 0..12 {
+                // What is left without an answer is at the end, as with a client that answers in order.
+                taken.take(&mut client, 20 + round, |turn| turn > 15);
+                if round % 3 != 0 {
+                    client.cut();
+                }
+                client = persistent.open(broker_under_test());
+            }
+            while taken.numbers.len() < COUNT as usize {
+                taken.take(&mut client, 1, |_| false);
+            }
+            publisher.join().unwrap();
+            assert_eq!(taken.numbers, (0..COUNT).collect::<Vec<_>>());
+        }
     });
 }

@@ -142,7 +142,7 @@ fn v5_mqtt_3_3_4_6_a_subscription_identifier_from_a_client_is_a_protocol_error()
 
 #[test]
 fn v5_mqtt_3_3_2_14_v5_mqtt_3_3_2_13_a_response_topic_must_be_a_topic_name() {
-    for topic in ["a/#", "+", "a/+/b"] {
+    for topic in ["", "a/#", "+", "a/+/b"] {
         let mut client = join(V5);
         client.send(&publish(unique("t"), "p").property(Property::response_topic(topic)).bytes(V5));
         client.expect_error(&[0x81, 0x82, 0x90]);
@@ -255,5 +255,30 @@ fn v5_mqtt_4_2_1_v311_mqtt_7_1_1_2_packets_may_arrive_in_any_pieces() {
             }
             assert_eq!(texts, (1..=20).map(|id| id.to_string()).collect::<Vec<_>>());
         }
+    });
+}
+
+#[test]
+fn v311_mqtt_3_3_5_2_a_publish_that_is_not_authorised_is_acknowledged_or_ends_the_connection() {
+    each(&Version::NUMBERED, |version| {
+        let topic = format!("$SYS/{}", unique("forged"));
+        let mut watcher = join(version);
+        watcher.subscribe(&topic, 0);
+        for qos in 0..=2 {
+            let mut client = join(version);
+            client.send(&publish(&topic, "forged").qos(qos, 1).bytes(version));
+            client.send(&crate::support::pingreq());
+            match client.read_or_closed() {
+                Some(packet) if qos == 1 && packet.kind() == PUBACK => assert_eq!(packet.ack(PUBACK).0, 1),
+                Some(packet) if qos == 2 && packet.kind() == PUBREC => assert_eq!(packet.ack(PUBREC).0, 1),
+                Some(packet) if qos == 0 && packet.kind() == crate::support::PINGRESP => {}
+                Some(packet) => {
+                    assert_eq!(packet.reason(crate::support::DISCONNECT).0, 0x87);
+                    client.expect_closed();
+                }
+                None => {}
+            }
+        }
+        watcher.expect_nothing();
     });
 }

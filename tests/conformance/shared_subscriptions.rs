@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::support::{
-    Connect, Filter, RawClient, SUBACK, V5, broker_under_test, connect, disconnect_with, puback, publish,
-    pubrec, subscribe, unique,
+    Connect, Filter, PUBREL, RawClient, SUBACK, V5, broker_under_test, connect, disconnect_with, puback,
+    pubcomp, publish, pubrec, subscribe, unique,
 };
 use crate::{join, somebody};
 
@@ -191,4 +191,44 @@ fn v5_mqtt_4_8_2_2_the_filter_of_a_share_follows_the_rules_of_other_filters() {
     publisher.publish(&publish(&mark, "seen").qos(1, 2));
     let topics: Vec<_> = client.all_before_pingresp().iter().map(|packet| packet.publish().topic).collect();
     assert!(topics.contains(&mark) && topics.iter().all(|topic| !topic.starts_with('$')), "{topics:?}");
+}
+
+#[test]
+fn v5_mqtt_4_8_2_4_v5_mqtt_4_8_2_5_qos_2_received_but_not_released_stays_with_its_member() {
+    let mut pair = Pair::join(2);
+    let (index, message) = pair.publish(2);
+    pair.client(index).send(&pubrec(message.packet_id).bytes());
+    pair.client(index).expect_ack(PUBREL, message.packet_id);
+    pair.clients[index].take().unwrap().cut();
+    pair.client(1 - index).expect_nothing();
+    let mut back = pair.connects[index].open(broker_under_test());
+    back.expect_ack(PUBREL, message.packet_id);
+    back.send(&pubcomp(message.packet_id).bytes());
+    back.expect_nothing();
+    pair.client(1 - index).expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_4_8_2_5_qos_2_in_flight_dies_with_a_session_that_a_clean_start_ends() {
+    let mut pair = Pair::join(2);
+    let (index, _) = pair.publish(2);
+    pair.clients[index].take().unwrap().cut();
+    let fresh = pair.connects[index].clone().clean(true);
+    fresh.open(broker_under_test()).expect_nothing();
+    pair.client(1 - index).expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_4_5_0_1_what_a_group_could_not_take_waits_for_it() {
+    let mut pair = Pair::join(1);
+    pair.clients.iter_mut().for_each(|client| client.take().unwrap().cut());
+    let mut publisher = join(V5);
+    for number in 0..10 {
+        publisher.publish(&publish(&pair.topic, number.to_string()).qos(1, 1));
+    }
+    let mut back = pair.connects[0].open(broker_under_test());
+    let texts: Vec<String> = (0..10).map(|_| back.receive().text()).collect();
+    assert_eq!(texts, (0..10).map(|number| number.to_string()).collect::<Vec<_>>());
+    back.expect_nothing();
+    pair.connects[1].open(broker_under_test()).expect_nothing();
 }

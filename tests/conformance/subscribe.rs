@@ -377,3 +377,24 @@ fn v5_mqtt_4_13_1_1_v311_mqtt_4_8_0_1_a_malformed_subscribe_subscribes_nothing()
         persistent.open(broker_under_test()).expect_nothing();
     });
 }
+
+#[test]
+fn v5_mqtt_3_8_3_3_no_local_goes_by_the_client_identifier_not_by_the_connection() {
+    each(&[V3_1_1, V5], |publishing| {
+        let (topic, id) = (unique("t"), unique("c"));
+        let mut client = connect(publishing).client_id(&id).persistent().open(broker_under_test());
+        client.publish(&publish(&topic, "own").qos(1, 1).retain());
+        client.disconnect();
+        let filter = || [Filter::new(&topic, 1).no_local()];
+        let mut client = connect(V5).client_id(&id).persistent().open(broker_under_test());
+        client.subscribe_with(&[], &filter());
+        client.expect_nothing();
+        client.disconnect();
+        let mut client = connect(V5).client_id(&id).open(broker_under_test());
+        client.subscribe_with(&[], &filter());
+        client.expect_nothing();
+        let mut stranger = join(V5);
+        stranger.subscribe_with(&[], &filter());
+        assert_eq!(stranger.receive().text(), "own");
+    });
+}

@@ -293,3 +293,12 @@ fn v5_mqtt_3_1_3_9_a_takeover_of_the_session_discards_a_delayed_will() {
     watcher.expect_nothing();
     new.ping();
 }
+
+#[test]
+fn v5_mqtt_3_3_2_14_the_response_topic_of_a_will_must_be_a_topic_name() {
+    for topic in ["", "a/#", "+"] {
+        let will = Will::new(unique("will"), "w").property(Property::response_topic(topic));
+        let mut client = somebody(V5).will(will).send_to(broker_under_test());
+        client.expect_connect_error(&[0x81, 0x82, 0x90]);
+    }
+}
