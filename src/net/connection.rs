@@ -370,9 +370,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Under load the subscriber's task runs after each publisher's, with a little to write each time. Letting the
     /// other publishers have their turn first saves most of those writes; a client that was not written to just now
-    /// is not kept waiting.
+    /// is not kept waiting. Nor is one whose connection ends: there is no next turn.
     fn may_gather(&self, now: Instant) -> bool {
-        !self.gathering && self.last_written.is_some_and(|last| now.duration_since(last) < UNDER_LOAD)
+        self.ending.is_none()
+            && !self.gathering
+            && self.last_written.is_some_and(|last| now.duration_since(last) < UNDER_LOAD)
     }
 
     fn is_clogged(&self) -> bool {

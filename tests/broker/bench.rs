@@ -321,7 +321,7 @@ impl Party {
     /// One poll; whether it asks for another. `None` if the session is lost.
     pub fn poll_once(&mut self, now: Instant) -> Option<(Vec<Got>, bool)> {
         let mut report = Report::default();
-        let progress = Progress { heard: false, unwritten: 0, wrote: false, take: true };
+        let progress = Progress { heard: false, unwritten: 0, wrote: false, take: true, may_gather: false };
         let polled = self.broker.poll(&self.handle, self.link, progress, &mut report, now)?;
         let mut batch = polled.output.batch;
         let mut bytes = Vec::new();

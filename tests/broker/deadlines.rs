@@ -19,7 +19,7 @@ fn a_client_may_be_silent_for_one_and_a_half_times_its_keep_alive() {
     let mut party = bench.connect(&Guest { keep_alive: 10, ..Guest::new("c") });
     bench.pass(seconds(15) - MILLISECOND);
     assert_eq!(party.close(), None);
-    let heard = Progress { heard: true, unwritten: 0, wrote: false, take: false };
+    let heard = Progress { heard: true, unwritten: 0, wrote: false, take: false, may_gather: false };
     party.progress(heard, bench.now);
     bench.pass(seconds(15) - MILLISECOND);
     assert_eq!(party.close(), None, "counted from the last packet");
@@ -35,7 +35,7 @@ fn a_client_may_be_silent_for_one_and_a_half_times_its_keep_alive() {
 fn a_client_that_reads_nothing_is_given_up_after_the_write_timeout() {
     let mut bench = Bench::new();
     let mut party = bench.connect(&Guest::new("c"));
-    let blocked = Progress { heard: false, unwritten: 10, wrote: false, take: false };
+    let blocked = Progress { heard: false, unwritten: 10, wrote: false, take: false, may_gather: false };
     party.progress(blocked, bench.now);
     bench.pass(seconds(20));
     party.progress(Progress { wrote: true, ..blocked }, bench.now);
@@ -50,9 +50,15 @@ fn one_that_reads_in_the_end_is_not_given_up() {
     let mut bench = Bench::new();
     let mut party = bench.connect(&Guest::new("c"));
     for _ in 0..3 {
-        party.progress(Progress { heard: false, unwritten: 10, wrote: false, take: false }, bench.now);
+        party.progress(
+            Progress { heard: false, unwritten: 10, wrote: false, take: false, may_gather: false },
+            bench.now,
+        );
         bench.pass(seconds(29));
-        party.progress(Progress { heard: false, unwritten: 0, wrote: true, take: false }, bench.now);
+        party.progress(
+            Progress { heard: false, unwritten: 0, wrote: true, take: false, may_gather: false },
+            bench.now,
+        );
         bench.pass(seconds(29));
     }
     assert_eq!(party.close(), None);

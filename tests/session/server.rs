@@ -289,7 +289,10 @@ impl Server {
     pub fn run(&mut self, now: Instant, room: usize, out: &mut impl Extend<u8>) {
         let Some(id) = self.link else { return };
         let mut room = room;
+        let was_blocked = !self.writing.is_empty();
         self.write(&mut room, out);
+        // The task looks for more when what it could not write before is written.
+        self.woken |= was_blocked && self.writing.is_empty();
         if !self.woken || !self.writing.is_empty() {
             return;
         }
@@ -310,15 +313,12 @@ impl Server {
     }
 
     fn write(&mut self, room: &mut usize, out: &mut impl Extend<u8>) {
-        let was_writing = !self.writing.is_empty();
         let count = self.writing.len().min(*room);
         *room -= count;
         out.extend(self.writing.drain(..count));
         if let Some(link) = &mut self.session.link {
             link.unwritten = self.writing.len();
         }
-        // The task looks for more when all is written.
-        self.woken |= was_writing && self.writing.is_empty();
     }
 
     /// Shows the monitor what leaves.
