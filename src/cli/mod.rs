@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Flag, Listener, Problems, Sources, check_text, load};
+use crate::server;
 
 pub use logging::{LogError, init as init_logging};
 
@@ -114,6 +115,11 @@ fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {
     let what =
         file.as_ref().map_or("the default configuration".to_owned(), |path| path.display().to_string());
     let config = load(&Sources { file, ..Sources::default() }).map_err(refusal)?;
+    let faults = server::check(&config);
+    if !faults.is_empty() {
+        let faults: Vec<_> = faults.iter().map(|fault| format!("{what}: {fault}")).collect();
+        return Err(faults.join("\n").into());
+    }
     let listeners: Vec<_> = config
         .listeners
         .iter()

@@ -1,7 +1,7 @@
 //! The documentation of every key, as a TOML file that sets each to its default: `examples/fulmar.toml`.
 
 use super::key::Key;
-use super::table::{KEYS, LISTENER_KEYS, SECTIONS};
+use super::table::{KEYS, SECTIONS, listener_keys};
 use super::{Config, Listener};
 
 const WIDTH: usize = 100;
@@ -26,7 +26,7 @@ pub fn example() -> String {
     text.push('\n');
     comment(&mut text, LISTENERS);
     text.push_str("[[listeners]]\n");
-    rows(&mut text, LISTENER_KEYS.iter(), &Listener::default());
+    rows(&mut text, listener_keys(), &Listener::default());
 
     let defaults = Config::default();
     for (section, doc) in SECTIONS {

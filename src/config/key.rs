@@ -43,6 +43,8 @@ pub(super) enum Shape<T> {
     Words { words: &'static [&'static str], get: fn(&T) -> Vec<&'static str>, set: fn(&mut T, &[&str]) },
     /// A text in a form of its own; `set` says whether it was in that form.
     Text { expects: &'static str, get: fn(&T) -> String, set: fn(&mut T, &str) -> bool },
+    /// A list of such texts; one alone needs no brackets.
+    Texts { expects: &'static str, get: fn(&T) -> Vec<String>, set: fn(&mut T, &[&str]) -> bool },
 }
 
 /// An enum whose variants have a word each in the configuration.
@@ -80,7 +82,7 @@ impl<T> Key<T> {
         let value = match &self.shape {
             Shape::Number { .. } => text.parse::<i64>().map(ValueKind::I64).ok(),
             Shape::Boolean { .. } => text.parse::<bool>().map(ValueKind::Boolean).ok(),
-            Shape::Words { .. } => Some(ValueKind::from(
+            Shape::Words { .. } | Shape::Texts { .. } => Some(ValueKind::from(
                 text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>(),
             )),
             Shape::Size { .. } | Shape::Duration { .. } | Shape::Choice { .. } | Shape::Text { .. } => None,
@@ -101,6 +103,10 @@ impl<T> Key<T> {
                 format!("[{}]", words.join(", "))
             }
             Shape::Text { get, .. } => quoted(&get(target)),
+            Shape::Texts { get, .. } => {
+                let texts: Vec<_> = get(target).iter().map(|text| quoted(text)).collect();
+                format!("[{}]", texts.join(", "))
+            }
         }
     }
 
@@ -124,7 +130,7 @@ impl<T> Key<T> {
             Shape::Boolean { .. } => "true or false".to_owned(),
             Shape::Choice { words, .. } => one_of(&words()),
             Shape::Words { words, .. } => format!("a list of any of {}", all_of(words)),
-            Shape::Text { expects, .. } => (*expects).to_owned(),
+            Shape::Text { expects, .. } | Shape::Texts { expects, .. } => (*expects).to_owned(),
         };
         match self.zero {
             Some(meaning) => format!("{expected}; 0 = {meaning}"),
@@ -171,6 +177,15 @@ impl<T> Key<T> {
                 set(target, &chosen);
             }
             Shape::Text { set, .. } => set(target, text(value)?).then_some(())?,
+            Shape::Texts { set, .. } => {
+                let texts = match value {
+                    ValueKind::Array(values) => {
+                        values.iter().map(|value| text(&value.kind)).collect::<Option<Vec<_>>>()?
+                    }
+                    _ => vec![text(value)?],
+                };
+                set(target, &texts).then_some(())?;
+            }
         }
         Some(())
     }

@@ -8,9 +8,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use ::config::{Map, Value, ValueKind};
 
 use super::Listener;
+use super::key::Key;
 use super::load::{LISTENERS, Loader, TomlFile};
 use super::problem::{Fault, Place, closest};
-use super::table::LISTENER_KEYS;
+use super::table::listener_keys;
+use super::transport;
 
 impl Loader {
     /// Reads the list; what is wrong with any of them is told.
@@ -43,14 +45,14 @@ impl Loader {
         for (name, value) in table {
             let dotted = format!("{path}.{name}");
             let place = file.place(&dotted);
-            match LISTENER_KEYS.iter().find(|key| key.name == name) {
+            match listener_keys().find(|key| key.name == name) {
                 Some(key) => {
                     if let Err(expectation) = key.apply(&mut listener, &value.kind) {
                         self.report_value(place, &dotted, &value.kind, expectation);
                     }
                 }
                 None => {
-                    let suggestion = closest(name, LISTENER_KEYS.iter().map(|key| key.name));
+                    let suggestion = closest(name, listener_keys().map(|key| key.name));
                     let suggestion = suggestion.map(str::to_owned);
                     self.report(place, Fault::UnknownKey { key: dotted, suggestion });
                 }
@@ -60,6 +62,22 @@ impl Loader {
             let expectation = "write where to listen, such as address = \"127.0.0.1:1883\"".to_owned();
             let key = format!("{path}.address");
             self.report(file.place(path), Fault::Missing { key, expectation });
+        }
+        let defaults = Listener::default();
+        let is_set = |name: &str| {
+            let is_other = |key: &Key<Listener>| key.show(&listener) != key.show(&defaults);
+            table.contains_key(name) && listener_keys().any(|key| key.name == name && is_other(key))
+        };
+        for (key, expectation) in transport::faults(&listener, is_set) {
+            let dotted = format!("{path}.{key}");
+            let place = file.place(&dotted);
+            let is_written = table.contains_key(key);
+            let fault = if is_written {
+                Fault::Conflict(format!("{dotted}: {expectation}"))
+            } else {
+                Fault::Missing { key: dotted, expectation: expectation.to_owned() }
+            };
+            self.report(place, fault);
         }
         let anonymity_said = table.contains_key("allow_anonymous");
         self.check_listener(file.place(path), path, &listener, anonymity_said);

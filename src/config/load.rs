@@ -374,12 +374,22 @@ mod tests {
             ("listeners = [3]", &[":1: listeners[0] = 3: expected a table"]),
             ("[listeners]\naddress = \"127.0.0.1:1\"", &[":1: listeners = { ... }: expected a list"]),
             (
-                "[[listeners]]\nkind = \"wss\"\n[[listeners]]\naddress = \"localhost\"\nadress = 1",
+                "[[listeners]]\nkind = \"quic\"\n[[listeners]]\naddress = \"localhost\"\nadress = 1",
                 &[
                     ":1: listeners[0].address is missing: write where to listen",
-                    ":2: listeners[0].kind = \"wss\": \"wss\" is not in this version; expected \"tcp\"",
+                    ":2: listeners[0].kind = \"quic\": expected \"tcp\"",
                     ":4: listeners[1].address = \"localhost\": expected an IP address and a port",
                     ":5: listeners[1].adress: there is no such key; did you mean address?",
+                ],
+            ),
+            (
+                "[[listeners]]\nkind = \"tls\"\naddress = \"127.0.0.1:1\"\ncertificate = [\"a\", \"b\"]\nkey = \"c\"\n\
+                 client_certificates = \"required\"\n\
+                 [[listeners]]\naddress = \"127.0.0.1:2\"\ncertificate = \"a\"",
+                &[
+                    ":1: listeners[0].client_ca is missing: name the file",
+                    ":5: listeners[0].key: write one key for each certificate",
+                    ":9: listeners[1].certificate: only a listener of kind \"tls\"",
                 ],
             ),
             (
@@ -470,7 +480,7 @@ mod tests {
                 words().into_iter().find(|word| *word != get(&defaults)).unwrap().to_owned()
             }
             Shape::Words { words, .. } => words.join(","),
-            Shape::Text { .. } => "trace".to_owned(),
+            Shape::Text { .. } | Shape::Texts { .. } => "trace".to_owned(),
         }
     }
 

@@ -12,11 +12,14 @@ mod listeners;
 mod load;
 mod problem;
 mod table;
+mod transport;
+mod transport_keys;
 mod units;
 
 pub use example::example;
 pub use load::{Flag, Sources, check_text, load};
 pub use problem::{Fault, Place, Problem, Problems};
+pub use transport::{ClientCertificates, Tls, TlsVersion};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -76,6 +79,8 @@ pub struct Listener {
     pub max_connections: Option<u32>,
     /// What is forgiven to clients known to err; strict is the default.
     pub leniencies: Leniencies,
+    /// Of kind `tls`: its certificates and what it asks of clients.
+    pub tls: Tls,
 }
 
 impl Listener {
@@ -94,6 +99,7 @@ impl Default for Listener {
             allow_anonymous: true,
             max_connections: None,
             leniencies: Leniencies::default(),
+            tls: Tls::default(),
         }
     }
 }
@@ -103,6 +109,8 @@ impl Default for Listener {
 pub enum ListenerKind {
     /// MQTT straight over TCP.
     Tcp,
+    /// MQTT in TLS.
+    Tls,
 }
 
 /// Faults of clients that a listener forgives; each offender is logged once per connection.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::{Key, Shape, Worded};
+use super::transport::{ClientCertificates, TlsVersion};
+use super::transport_keys::TRANSPORT_KEYS;
 use super::{Config, Durability, Engine, Listener, ListenerKind, LogFormat, Overflow, SharedStrategy};
 
 /// Four bytes short of the largest packet that MQTT can express, for the sake of a round number.
@@ -333,8 +335,13 @@ pub(super) static KEYS: &[Key<Config>] = &[
     ),
 ];
 
-/// The keys of one `[[listeners]]`.
-pub(super) static LISTENER_KEYS: &[Key<Listener>] = &[
+/// The keys of one `[[listeners]]`, in the order of the documentation.
+pub(super) fn listener_keys() -> impl Iterator<Item = &'static Key<Listener>> {
+    LISTENER_KEYS.iter().chain(TRANSPORT_KEYS)
+}
+
+/// Those that every listener has.
+static LISTENER_KEYS: &[Key<Listener>] = &[
     Key {
         name: "name",
         doc: "Its name in logs, its own; if left out, listener-1, listener-2 and so on.",
@@ -347,11 +354,11 @@ pub(super) static LISTENER_KEYS: &[Key<Listener>] = &[
     },
     Key {
         name: "kind",
-        doc: "What is spoken below MQTT.",
+        doc: "What is spoken below MQTT: nothing but TCP, or TLS.",
         zero: None,
         shape: Shape::Choice {
             words: ListenerKind::words,
-            later: &["ws", "tls", "wss", "unix"],
+            later: &["ws", "wss", "unix"],
             get: |listener| listener.kind.word(),
             set: |listener, word| choose(&mut listener.kind, word),
         },
@@ -426,7 +433,9 @@ macro_rules! words {
     };
 }
 
-words!(ListenerKind { Tcp = "tcp" });
+words!(ListenerKind { Tcp = "tcp", Tls = "tls" });
+words!(TlsVersion { V1_2 = "1.2", V1_3 = "1.3" });
+words!(ClientCertificates { None = "none", Optional = "optional", Required = "required" });
 words!(SharedStrategy {
     LeastInFlight = "least-in-flight",
     RoundRobin = "round-robin",
@@ -480,7 +489,7 @@ mod tests {
             assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", key.name);
             assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
         }
-        for key in LISTENER_KEYS {
+        for key in listener_keys() {
             assert!(seen.insert(key.name), "{} is there twice", key.name);
             assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
         }
@@ -495,7 +504,10 @@ mod tests {
     /// What a key shows it also reads, and to the same effect; a default is a value like any other.
     #[test]
     fn every_default_is_valid_and_read_back_as_itself() {
-        fn round_trip<T: Clone + PartialEq + std::fmt::Debug>(keys: &[Key<T>], defaults: &T) {
+        fn round_trip<T: Clone + PartialEq + std::fmt::Debug + 'static>(
+            keys: impl Iterator<Item = &'static Key<T>>,
+            defaults: &T,
+        ) {
             for key in keys {
                 let mut target = defaults.clone();
                 let shown = key.show(defaults);
@@ -504,14 +516,14 @@ mod tests {
                 assert_eq!(&target, defaults, "{} = {shown}", key.name);
             }
         }
-        round_trip(KEYS, &Config::default());
-        round_trip(LISTENER_KEYS, &Listener::default());
+        round_trip(KEYS.iter(), &Config::default());
+        round_trip(listener_keys(), &Listener::default());
     }
 
     /// Both ends of all bounds arrive in the field as they were written; one step beyond is refused.
     #[test]
     fn bounds_hold_and_fit_their_fields() {
-        fn walk<T: Default>(keys: &[Key<T>]) {
+        fn walk<T: Default + 'static>(keys: impl Iterator<Item = &'static Key<T>>) {
             for key in keys {
                 let mut target = T::default();
                 match &key.shape {
@@ -573,11 +585,19 @@ mod tests {
                         assert!(key.apply_text(&mut target, "").is_err(), "{} takes nothing", key.name);
                         assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
                     }
+                    Shape::Texts { get, .. } => {
+                        assert_eq!(key.apply(&mut target, &ValueKind::from("one")), Ok(()), "{}", key.name);
+                        assert_eq!(get(&target), ["one"], "{}", key.name);
+                        assert_eq!(key.apply_text(&mut target, "one, two"), Ok(()), "{}", key.name);
+                        assert_eq!(get(&target), ["one", "two"], "{}", key.name);
+                        assert!(key.apply(&mut target, &ValueKind::from("")).is_err(), "{}", key.name);
+                        assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
+                    }
                 }
             }
         }
-        walk(KEYS);
-        walk(LISTENER_KEYS);
+        walk(KEYS.iter());
+        walk(listener_keys());
     }
 
     #[test]

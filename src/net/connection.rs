@@ -51,6 +51,8 @@ pub struct Connection<S> {
     partial: Vec<u8>,
     /// What could not be written yet.
     unwritten: Option<Box<Writing>>,
+    /// The stream may hold bytes back that were written to it, as TLS does.
+    unflushed: bool,
     /// The CONNACK has left; before, nothing else may [MQTT-3.2.0-1].
     acknowledged: bool,
     /// When something of the session's was last written.
@@ -94,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             inbound,
             partial,
             unwritten: None,
+            unflushed: false,
             acknowledged: false,
             last_written: None,
             gathering: false,
@@ -128,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             cx.waker().wake_by_ref();
         }
         match self.ending.take() {
-            Some(failure) if self.unwritten.is_none() || failure.is_gone() => Poll::Ready(failure),
+            Some(failure) if !self.is_writing() || failure.is_gone() => Poll::Ready(failure),
             ending => {
                 self.ending = ending;
                 Poll::Pending
@@ -148,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(heard);
             }
             let Poll::Ready(read) = self.poll_read(cx, &mut scratch.read) else { return Ok(heard) };
-            let length = read.map_err(Failure::Broken)?;
+            let length = read.map_err(Failure::from_io)?;
             if length == 0 {
                 return Err(Failure::Closed);
             }
@@ -224,36 +227,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), Failure> {
         let mut progress =
             Progress { heard, wrote: false, unwritten: 0, take: false, may_gather: self.may_gather(now) };
-        if let Some(mut writing) = self.unwritten.take() {
+        if self.is_writing() {
+            let mut writing = self.unwritten.take().unwrap_or_default();
             progress.wrote = self.write_some(cx, &mut writing)?;
-            if writing.is_finished() {
-                writing.recycle(&mut scratch.report.buffers);
-            } else {
-                progress.unwritten = writing.remaining();
-                self.unwritten = Some(writing);
-            }
+            progress.unwritten = self.keep_unwritten(*writing, scratch);
         }
         self.inbound.acks.release(&*self.shared.broker.store, cx.waker());
         // The CONNACK is the first to go.
         self.acknowledged |= self.inbound.acks.ready() > 0;
-        progress.take = self.unwritten.is_none() && self.acknowledged;
+        progress.take = !self.is_writing() && self.acknowledged;
         let batch = self.take_output(cx, progress, scratch, now)?;
-        if self.unwritten.is_some() || self.gathering {
+        if self.is_writing() || self.gathering {
             return Ok(());
         }
         let mut writing = Writing { acks: self.inbound.acks.take_ready(), acks_written: 0, batch };
         if !writing.is_finished() {
             self.write_some(cx, &mut writing)?;
         }
-        if writing.is_finished() {
-            writing.recycle(&mut scratch.report.buffers);
-        } else {
-            let unwritten = writing.remaining();
-            self.unwritten = Some(Box::new(writing));
+        let unwritten = self.keep_unwritten(writing, scratch);
+        if unwritten > 0 {
             let progress = Progress { heard: false, wrote: true, unwritten, take: false, may_gather: false };
             self.take_output(cx, progress, scratch, now)?;
         }
         Ok(())
+    }
+
+    /// Keeps what is left to write, if anything is; how many bytes, as far as can be told.
+    fn keep_unwritten(&mut self, writing: Writing, scratch: &mut Scratch) -> usize {
+        if writing.is_finished() {
+            writing.recycle(&mut scratch.report.buffers);
+            return usize::from(self.unflushed);
+        }
+        let remaining = writing.remaining();
+        self.unwritten = Some(Box::new(writing));
+        remaining
+    }
+
+    fn is_writing(&self) -> bool {
+        self.unwritten.is_some() || self.unflushed
     }
 
     /// Tells the session how far writing is, and takes what it has for the client.
@@ -291,6 +302,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes until all is written or the socket takes no more; whether it took any.
     fn write_some(&mut self, cx: &mut Context<'_>, writing: &mut Writing) -> Result<bool, Failure> {
+        let was_unflushed = self.unflushed;
+        let wrote = self.write_slices(cx, writing)?;
+        self.unflushed |= wrote;
+        if self.unflushed && writing.is_finished() {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed.map_err(Failure::Broken)?,
+                Poll::Pending => return Ok(wrote),
+            }
+            self.unflushed = false;
+        }
+        Ok(wrote || was_unflushed != self.unflushed)
+    }
+
+    fn write_slices(&mut self, cx: &mut Context<'_>, writing: &mut Writing) -> Result<bool, Failure> {
         let mut wrote = false;
         while !writing.is_finished() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -343,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn is_clogged(&self) -> bool {
         let acks = &self.inbound.acks;
-        (self.unwritten.is_some() && acks.ready() > ACKS_SOFT) || acks.held() > HELD_SOFT
+        (self.is_writing() && acks.ready() > ACKS_SOFT) || acks.held() > HELD_SOFT
     }
 }
 

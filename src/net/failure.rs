@@ -29,6 +29,12 @@ pub enum Failure {
     /// No CONNECT in time.
     #[error("no CONNECT came in time (limits.connect_timeout)")]
     ConnectTimeout,
+    /// What comes before MQTT took too long.
+    #[error("what comes before MQTT was not done in time (handshake_timeout)")]
+    HandshakeTimeout,
+    /// The handshake of TLS failed.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(Box<rustls::Error>),
     /// The first packet was something else.
     #[error("it does not speak MQTT: {0}")]
     NotMqtt(&'static str),
@@ -86,6 +92,20 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Of a socket that failed to be read from or written to.
+    pub fn from_io(error: io::Error) -> Self {
+        // In TLS: closed without a word, as a client that is killed does on any transport.
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Closed } else { Self::Broken(error) }
+    }
+
+    /// Of a TLS handshake.
+    pub fn from_tls(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(reason) => Self::Tls(Box::new(reason.clone())),
+            None => Self::from_io(error),
+        }
+    }
+
     /// What is sent before the socket closes.
     pub fn answer(&self, version: ProtocolVersion) -> Option<Answer> {
         let reason = match self {
@@ -94,6 +114,8 @@ impl Failure {
             | Self::Closed
             | Self::Broken(_)
             | Self::ConnectTimeout
+            | Self::HandshakeTimeout
+            | Self::Tls(_)
             | Self::NotMqtt(_) => return None,
             Self::AnswerTooLarge(_) => ReasonCode::PacketTooLarge,
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
@@ -144,12 +166,17 @@ impl Failure {
 
     /// Whether it ended a connection that may never have wanted to speak MQTT: port scans, health checks.
     pub fn is_of_a_stranger(&self) -> bool {
+        if let Self::Tls(error) = self {
+            // Not TLS at all, or a version that nobody should speak any more.
+            return matches!(**error, rustls::Error::InvalidMessage(_) | rustls::Error::PeerIncompatible(_));
+        }
         matches!(
             self,
             Self::NotMqtt(_)
                 | Self::Closed
                 | Self::Broken(_)
                 | Self::ConnectTimeout
+                | Self::HandshakeTimeout
                 | Self::Decode(DecodeError::NotConnect | DecodeError::ProtocolName)
         )
     }
@@ -162,6 +189,8 @@ impl Failure {
             | Self::Closed
             | Self::Broken(_)
             | Self::ConnectTimeout
+            | Self::HandshakeTimeout
+            | Self::Tls(_)
             | Self::NotMqtt(_)
             | Self::TooManyConnections
             | Self::AnswerTooLarge(_)

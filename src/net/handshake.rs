@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::Shared;
 use super::connection::{Connection, Parts};
+use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
+use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
-use super::{OpenConnection, Shared};
 use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
@@ -40,10 +42,10 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// while it is idle is the connection alone.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    peer: Option<SocketAddr>,
+    arrival: Box<Arrival>,
     open: OpenConnection,
 ) {
-    if let Some(mut started) = Box::pin(begin(stream, peer, &open)).await {
+    if let Some(mut started) = Box::pin(begin(stream, arrival, &open.entrance)).await {
         let failure = (&mut started.connection).await;
         Box::pin(end(started, failure)).await;
     }
@@ -60,10 +62,11 @@ struct Started<S> {
 /// Waits for the CONNECT and gives the connection its session, or tells the client why not.
 async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    peer: Option<SocketAddr>,
-    open: &OpenConnection,
+    arrival: Box<Arrival>,
+    entrance: &Entrance,
 ) -> Option<Box<Started<S>>> {
-    let shared = &open.shared;
+    let shared = &entrance.shared;
+    let Arrival { peer, connect_by } = *arrival;
     let mut buffer = Vec::new();
     // Made before the question: whoever stops the broker says so first and then notifies those that wait.
     let stopping = shared.stopping.notified();
@@ -72,20 +75,20 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let first = tokio::select! {
         biased;
-        first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, shared)) => {
+        first = tokio::time::timeout_at(connect_by.into(), read_connect(&mut stream, &mut buffer, shared)) => {
             first.unwrap_or(Err(Failure::ConnectTimeout))
         }
         () = stopping => return None,
     };
     let started = match first {
-        Ok(length) => start(stream, open, peer, &buffer, length).await,
+        Ok(length) => start(stream, entrance, &peer, &buffer, length).await,
         Err(failure) => Err((stream, failure)),
     };
     match started {
         Ok(started) => Some(started),
         Err((mut stream, failure)) => {
             shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-            shared.lines.refused(peer, &failure, Instant::now());
+            shared.lines.refused(peer.address, &failure, Instant::now());
             let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
             say_goodbye(&mut stream, &failure, version, false).await;
             None
@@ -113,18 +116,19 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 /// Gives the connection its session; hands the socket back if it is refused.
 async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    open: &OpenConnection,
-    peer: Option<SocketAddr>,
+    entrance: &Entrance,
+    peer: &Peer,
     buffer: &[u8],
     length: usize,
 ) -> Result<Box<Started<S>>, (S, Failure)> {
+    let peer = peer.address;
     let (frame, behind) = buffer.split_at(length.min(buffer.len()));
     let connect = match decode_connect(frame) {
         Ok(connect) => connect,
         Err(error) => return Err((stream, error.into())),
     };
     let now = Instant::now();
-    let shared = &open.shared;
+    let shared = &entrance.shared;
     let broker = &shared.broker;
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
@@ -140,7 +144,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     shared.lines.connected(&handle.client_id, peer, version, accepted.session_present, now);
     let maximum_packet_size = connect.properties.maximum_packet_size;
     let mut inbound =
-        Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size, open.leniencies);
+        Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size, entrance.leniencies);
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
     let connack = Packet::ConnAck(connack(broker, &connect, &accepted));
@@ -202,7 +206,7 @@ async fn read_connect<S: AsyncRead + Unpin>(
             polled.map_ok(|()| length)
         })
         .await
-        .map_err(Failure::Broken)?;
+        .map_err(Failure::from_io)?;
         if length == 0 {
             return Err(Failure::Closed);
         }
@@ -224,24 +228,29 @@ fn looks_like_something_else(buffer: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Sends the last packet, if there is one, and closes so that the client can read it: closing a socket with
-/// unread input would reset the connection and destroy what was sent last.
+/// Sends the last packet, if there is one, and parts.
 async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     failure: &Failure,
     version: ProtocolVersion,
     connected: bool,
 ) {
+    let mut bytes = Vec::new();
+    if let Some(answer) = failure.answer(version) {
+        answer.encode(connected, &mut bytes);
+    }
+    part(stream, &bytes, failure).await;
+}
+
+/// Writes last bytes and closes so that the client can read them: closing a socket with unread input would reset
+/// the connection and destroy what was sent last.
+pub async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], failure: &Failure) {
     if failure.is_gone() {
         return;
     }
     let goodbye = async {
-        let mut bytes = Vec::new();
-        if let Some(answer) = failure.answer(version) {
-            answer.encode(connected, &mut bytes);
-        }
         if !bytes.is_empty() {
-            stream.write_all(&bytes).await?;
+            stream.write_all(bytes).await?;
         }
         stream.shutdown().await?;
         let mut sink = [0; 1_024];
@@ -297,5 +306,11 @@ mod tests {
         for (what, size, most) in sizes {
             assert!(size <= most, "{what} takes {size} bytes");
         }
+        // The task itself, which lives as long as the connection: no larger than what it has to remember.
+        fn size<F>(_: impl Fn(TcpStream, Box<Arrival>, OpenConnection) -> F) -> usize {
+            size_of::<F>()
+        }
+        let task = size(serve::<TcpStream>);
+        assert!(task <= 128, "the task takes {task} bytes");
     }
 }

@@ -10,12 +10,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{OpenConnection, Shared, handshake};
+use super::entrance::{Entrance, OpenConnection, Transport};
+use super::peer::{Arrival, Peer};
+use super::tls::TlsError;
+use super::{Shared, handshake, transport};
 use crate::broker::Counter;
-use crate::config::{Leniencies, Listener};
+use crate::config::Listener;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4_096;
@@ -26,31 +30,53 @@ const REFUSALS: usize = 64;
 /// Pause after an error of accept, such as running out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Why a listener does not begin.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Its address cannot be bound.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    /// Its certificates are not right.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 /// A listener that accepts.
 #[derive(Debug)]
 pub struct Listening {
     /// Where; with the port that was taken if 0 was asked for.
     pub address: SocketAddr,
-    task: JoinHandle<()>,
+    entrance: Arc<Entrance>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Listening {
     /// Accepts no more.
     pub fn stop(&self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+
+    /// Reads certificates again.
+    pub fn reload(&self) {
+        if let Some(tls) = self.entrance.tls() {
+            tls.reload();
+        }
     }
 }
 
 /// Binds a listener's address and begins to accept clients there.
 ///
 /// # Errors
-/// The socket's, when the address cannot be bound.
-pub fn listen(listener: &Listener, shared: Arc<Shared>) -> io::Result<Listening> {
+/// When the address cannot be bound, or its files are not right.
+pub fn listen(listener: &Listener, shared: Arc<Shared>) -> Result<Listening, ListenError> {
+    let entrance = Entrance::new(listener, shared)?;
     let socket = bind(listener.address)?;
     let address = socket.local_addr()?;
-    let max_connections = listener.max_connections.map(|most| most as usize);
-    let task = tokio::spawn(accept(socket, max_connections, listener.leniencies, shared));
-    Ok(Listening { address, task })
+    let mut tasks = vec![tokio::spawn(accept(socket, entrance.clone()))];
+    tasks.extend(entrance.tls().map(|tls| tokio::spawn(tls.clone().watch())));
+    Ok(Listening { address, entrance, tasks })
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -67,29 +93,16 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn accept(
-    listener: TcpListener,
-    max_connections: Option<usize>,
-    leniencies: Leniencies,
-    shared: Arc<Shared>,
-) {
-    // Counts the listener's own connections by its clones.
-    let own = Arc::new(());
+async fn accept(listener: TcpListener, entrance: Arc<Entrance>) {
+    let shared = &entrance.shared;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
+            Ok((stream, address)) => {
                 shared.broker.counters.add(Counter::SocketsAccepted, 1);
-                let full = shared.open() >= shared.max_connections
-                    || max_connections.is_some_and(|most| Arc::strong_count(&own) > most);
-                if full {
-                    turn_away(stream, peer, &shared);
+                if entrance.is_full() {
+                    turn_away(stream, address, &entrance)
                 } else {
-                    let open = OpenConnection::new(shared.clone(), leniencies);
-                    let own = max_connections.map(|_| own.clone());
-                    tokio::spawn(async move {
-                        handshake::serve(stream, Some(peer), open).await;
-                        drop(own);
-                    });
+                    welcome(stream, address, &entrance)
                 }
             }
             Err(error) => {
@@ -107,15 +120,34 @@ async fn accept(
     }
 }
 
-fn turn_away(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
-    if shared.refusing.fetch_add(1, Ordering::AcqRel) >= REFUSALS {
-        shared.refusing.fetch_sub(1, Ordering::AcqRel);
+/// Gives a client its task: one for each transport, so that each is as small as can be.
+fn welcome(stream: TcpStream, address: SocketAddr, entrance: &Arc<Entrance>) {
+    let open = OpenConnection::new(entrance.clone());
+    let peer = Peer { address: Some(address), ..Peer::default() };
+    let arrival = Box::new(Arrival { peer, connect_by: Instant::now() + entrance.connect_timeout });
+    match entrance.transport {
+        Transport::Tcp => tokio::spawn(handshake::serve(stream, arrival, open)),
+        Transport::Tls(_) => tokio::spawn(transport::serve_tls(stream, arrival, open)),
+    };
+}
+
+/// Tells a client that there is no room, unless that costs more than it is worth.
+fn turn_away(stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
+    let shared = &entrance.shared;
+    let can_be_told = match entrance.transport {
+        Transport::Tcp => true,
+        Transport::Tls(_) => false,
+    };
+    if !can_be_told || shared.refusing.fetch_add(1, Ordering::AcqRel) >= REFUSALS {
+        if can_be_told {
+            shared.refusing.fetch_sub(1, Ordering::AcqRel);
+        }
         shared.broker.counters.add(Counter::ConnectionsRefused, 1);
         return;
     }
     let shared = shared.clone();
     tokio::spawn(async move {
-        handshake::refuse(stream, Some(peer), shared.clone()).await;
+        handshake::refuse(stream, Some(address), shared.clone()).await;
         shared.refusing.fetch_sub(1, Ordering::AcqRel);
     });
 }

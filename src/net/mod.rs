@@ -7,12 +7,16 @@
 
 mod acks;
 mod connection;
+mod entrance;
 mod failure;
 mod handshake;
 mod inbound;
 mod listener;
 mod log;
+mod peer;
 mod scratch;
+mod tls;
+mod transport;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,11 +24,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use listener::{Listening, listen};
+pub use entrance::Transport;
+pub use listener::{ListenError, Listening, listen};
+pub use peer::Peer;
+pub use tls::{AlternativeNames, Certificate, ClientCertificate, Moment, TlsError};
 
 use self::log::LineBudget;
 use crate::broker::Broker;
-use crate::config::Leniencies;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -83,29 +89,6 @@ impl Shared {
                 return;
             }
             closed.await;
-        }
-    }
-}
-
-/// Counts a connection as open for as long as it lives.
-#[derive(Debug)]
-struct OpenConnection {
-    shared: Arc<Shared>,
-    /// What its listener forgives.
-    leniencies: Leniencies,
-}
-
-impl OpenConnection {
-    fn new(shared: Arc<Shared>, leniencies: Leniencies) -> Self {
-        shared.open.fetch_add(1, Ordering::AcqRel);
-        Self { shared, leniencies }
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.all_closed.notify_waiters();
         }
     }
 }

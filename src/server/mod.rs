@@ -16,8 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, SysReporter};
-use crate::config::{Config, Durability};
-use crate::net::{self, Listening, Shared};
+use crate::config::{Config, Durability, ListenerKind};
+use crate::net::{self, ListenError, Listening, Shared, TlsError, Transport};
 use crate::session::Close;
 use crate::store::{MemoryStore, Store};
 
@@ -34,6 +34,14 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// A listener's certificates are not right.
+    #[error("listener {name}: {error}")]
+    Tls {
+        /// The listener's name.
+        name: String,
+        /// What is wrong.
+        error: TlsError,
+    },
     /// The system has no threads to give.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -47,6 +55,20 @@ pub struct Running {
     listening: Vec<Listening>,
     tasks: Vec<JoinHandle<()>>,
     shutdown_timeout: Duration,
+}
+
+/// Checks what the configuration refers to, without starting anything: certificates and keys. Blocks while it reads.
+///
+/// # Errors
+/// All that would keep the broker from starting.
+pub fn check(config: &Config) -> Vec<StartError> {
+    let listeners = config.listeners.iter();
+    listeners
+        .filter_map(|listener| {
+            let error = Transport::load(listener).err()?;
+            Some(StartError::Tls { name: listener.name.clone(), error })
+        })
+        .collect()
 }
 
 /// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT.
@@ -64,7 +86,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     runtime.block_on(async {
         // The listening loop itself runs on a worker, not on this thread.
         let running = start(config).await?;
-        let signal = wait_for_signal().await;
+        let signal = wait_for_signal(&running).await;
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;
         tracing::info!("stopped");
@@ -95,12 +117,16 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
     );
     let mut listening = Vec::new();
     for listener in &config.listeners {
-        let bound = net::listen(listener, shared.clone()).map_err(|error| StartError::Listen {
-            name: listener.name.clone(),
-            address: listener.address,
-            error,
+        let name = listener.name.clone();
+        let bound = net::listen(listener, shared.clone()).map_err(|error| match error {
+            ListenError::Socket(error) => StartError::Listen { name, address: listener.address, error },
+            ListenError::Tls(error) => StartError::Tls { name, error },
         })?;
-        tracing::info!(address = %bound.address, name = %listener.name, "listening for MQTT over TCP");
+        let over = match listener.kind {
+            ListenerKind::Tcp => "TCP",
+            ListenerKind::Tls => "TLS",
+        };
+        tracing::info!(address = %bound.address, name = %listener.name, "listening for MQTT over {over}");
         listening.push(bound);
     }
     say_where_state_is(&config);
@@ -121,6 +147,13 @@ impl Running {
     /// Connections open now.
     pub fn connections(&self) -> usize {
         self.shared.open()
+    }
+
+    /// Reads certificates, keys and revocation lists again; connections stay as they are.
+    pub fn reload(&self) {
+        for listening in &self.listening {
+            listening.reload();
+        }
     }
 
     /// The broker itself.
@@ -194,16 +227,20 @@ async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
     }
 }
 
-async fn wait_for_signal() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+/// Waits for a signal to end; reloads at SIGHUP until then.
+async fn wait_for_signal(running: &Running) -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         tracing::error!("cannot listen for signals; end the process with SIGKILL");
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return "SIGTERM",
+            _ = interrupt.recv() => return "SIGINT",
+            _ = hang_up.recv() => running.reload(),
+        }
     }
 }
 

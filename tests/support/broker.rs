@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -96,6 +96,15 @@ impl Broker {
     /// Where it listens, on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where a listener of that name listens, as the log tells: for those with port 0.
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let log = self.log();
+        let ending = format!(" name={listener}");
+        let line = log.lines().find(|line| line.contains("listening for MQTT") && line.ends_with(&ending));
+        let address = line.and_then(|line| line.split("address=").nth(1)?.split(' ').next()?.parse().ok());
+        address.unwrap_or_else(|| panic!("no listener {listener} in the log:\n{log}"))
     }
 
     /// Its process id.

@@ -18,9 +18,39 @@ use super::wire::{Property, Version};
 /// How long a client waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What carries the bytes: TCP, or something inside it.
+pub trait Stream: Read + Write + Send {
+    /// The socket at the bottom.
+    fn socket(&self) -> &TcpStream;
+    /// Says that nothing more will be sent.
+    fn end(&mut self);
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+
+    fn end(&mut self) {
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
+impl Stream for rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        &self.sock
+    }
+
+    fn end(&mut self) {
+        self.conn.send_close_notify();
+        let _ = self.flush();
+        self.sock.end();
+    }
+}
+
 /// One connection.
 pub struct RawClient {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     pub version: Version,
     /// Its CONNACK, once it has come.
     pub connack: Option<ConnAckView>,
@@ -67,21 +97,26 @@ impl RawClient {
 
     /// The same, to any address.
     pub fn open_at(address: SocketAddr, version: Version) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, version, connack: None, early: VecDeque::new() }
+        Self::over(TcpStream::connect(address).unwrap(), version)
+    }
+
+    /// The same, over any stream.
+    pub fn over(stream: impl Stream + 'static, version: Version) -> Self {
+        let socket = stream.socket();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: Box::new(stream), version, connack: None, early: VecDeque::new() }
     }
 
     /// How long reads wait from now on.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.stream.set_read_timeout(Some(patience)).unwrap();
+        self.stream.socket().set_read_timeout(Some(patience)).unwrap();
     }
 
     /// How long writes wait from now on.
     pub fn set_write_patience(&mut self, patience: Duration) {
-        self.stream.set_write_timeout(Some(patience)).unwrap();
+        self.stream.socket().set_write_timeout(Some(patience)).unwrap();
     }
 
     /// Sends as much as the connection takes; 0 when it takes no more within the patience for writes.
@@ -101,7 +136,7 @@ impl RawClient {
 
     /// Sends bytes. That the server has closed meanwhile is found out by the next read.
     pub fn send(&mut self, bytes: &[u8]) {
-        match self.stream.write_all(bytes) {
+        match self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
             Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 panic!("cannot send: {error}")
             }
@@ -166,7 +201,7 @@ impl RawClient {
         match self.stream.read(&mut byte) {
             Ok(0) => None,
             Ok(_) => Some(byte[0]),
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => None,
+            Err(error) if is_end(&error) => None,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 panic!("the server neither sent a packet nor closed in time")
             }
@@ -208,22 +243,22 @@ impl RawClient {
 
     /// Closes the connection without a DISCONNECT, and waits until the server has closed its side, so that
     /// it knows.
-    pub fn cut(self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+    pub fn cut(mut self) {
+        self.stream.end();
         self.drain();
     }
 
     /// Says DISCONNECT and waits until the server has closed.
     pub fn disconnect(mut self) {
         self.send(&disconnect());
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.end();
         self.drain();
     }
 
     /// Sends a last packet and waits until the server has closed.
     pub fn leave_with(mut self, bytes: &[u8]) {
         self.send(bytes);
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.end();
         self.drain();
     }
 
@@ -351,4 +386,9 @@ impl RawClient {
         }
         (start.elapsed(), last)
     }
+}
+
+fn is_end(error: &std::io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
 mod broker;
+pub mod certificates;
 mod client;
 pub mod light;
 mod packets;
@@ -15,7 +16,7 @@ mod received;
 mod wire;
 
 pub use broker::{Broker, broker_under_test, unique};
-pub use client::RawClient;
+pub use client::{RawClient, Stream};
 pub use packets::{
     Ack, Connect, Filter, Publish, Will, auth, connect, disconnect, disconnect_with, pingreq, puback,
     pubcomp, publish, pubrec, pubrel, subscribe, unsubscribe,

@@ -1,0 +1,109 @@
+//! One listener as its connections see it: its settings, resolved, and how many they are.
+//!
+//! Made by `listener`, shared by its connections; what all listeners share is behind it. What always holds: a
+//! connection is counted, here and there, for exactly as long as its [`OpenConnection`] lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::Shared;
+use super::tls::{Tls, TlsError};
+use crate::config::{Leniencies, Listener, ListenerKind};
+
+/// The protocols that may be asked for inside TLS (ALPN).
+const MQTT_PROTOCOLS: &[&[u8]] = &[b"mqtt"];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Entrance {
+    /// What all listeners share.
+    pub shared: Arc<Shared>,
+    /// What is spoken below MQTT.
+    pub transport: Transport,
+    /// What is forgiven.
+    pub leniencies: Leniencies,
+    /// How long a new connection may take for what comes before MQTT.
+    pub handshake_timeout: Duration,
+    /// How long it may take until its CONNECT is complete, all in all.
+    pub connect_timeout: Duration,
+    max_connections: usize,
+    open: AtomicUsize,
+}
+
+/// What is spoken below MQTT.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// Nothing but TCP.
+    Tcp,
+    /// TLS.
+    Tls(Arc<Tls>),
+}
+
+impl Entrance {
+    /// Reads and checks what the listener needs beside its socket; blocks.
+    pub fn new(listener: &Listener, shared: Arc<Shared>) -> Result<Arc<Self>, TlsError> {
+        let connect_timeout = shared.connect_timeout;
+        Ok(Arc::new(Self {
+            transport: Transport::load(listener)?,
+            leniencies: listener.leniencies,
+            handshake_timeout: connect_timeout,
+            connect_timeout,
+            max_connections: listener.max_connections.map_or(usize::MAX, |most| most as usize),
+            open: AtomicUsize::new(0),
+            shared,
+        }))
+    }
+
+    /// Whether there is no room for one more.
+    pub fn is_full(&self) -> bool {
+        self.shared.open() >= self.shared.max_connections
+            || self.open.load(Ordering::Acquire) >= self.max_connections
+    }
+
+    /// Certificates in use, if any.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        match &self.transport {
+            Transport::Tls(tls) => Some(tls),
+            Transport::Tcp => None,
+        }
+    }
+}
+
+impl Transport {
+    /// Reads and checks what the listener's transport needs; blocks.
+    pub fn load(listener: &Listener) -> Result<Self, TlsError> {
+        Ok(match listener.kind {
+            ListenerKind::Tcp => Self::Tcp,
+            ListenerKind::Tls => {
+                Self::Tls(Arc::new(Tls::load(&listener.name, &listener.tls, MQTT_PROTOCOLS)?))
+            }
+        })
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+#[derive(Debug)]
+pub struct OpenConnection {
+    /// Through which it came in.
+    pub entrance: Arc<Entrance>,
+}
+
+impl OpenConnection {
+    /// One more.
+    pub fn new(entrance: Arc<Entrance>) -> Self {
+        entrance.shared.open.fetch_add(1, Ordering::AcqRel);
+        entrance.open.fetch_add(1, Ordering::AcqRel);
+        Self { entrance }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.entrance.open.fetch_sub(1, Ordering::AcqRel);
+        let shared = &self.entrance.shared;
+        if shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.all_closed.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Every way in, with the real binary: TLS and mutual TLS, and what attackers do before MQTT begins.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod renewal;
+mod secure;
+mod tools;
