@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::AuthenticatorKind;
+use super::auth_keys::AUTH_KEYS;
 use super::key::{Key, Shape, Worded};
 use super::{Config, Durability, Engine, Listener, ListenerKind, LogFormat, Overflow, SharedStrategy};
 
@@ -25,6 +27,11 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(49_710 * 24 * 60 * 60);
 
 /// The sections in the order of the documentation, with what they are about. `listeners` is apart.
 pub(super) static SECTIONS: &[(&str, &str)] = &[
+    (
+        "auth",
+        "Who may connect. Without authenticators everyone may, where allow_anonymous lets them; with some, clients \
+         that are not anonymous must be known to one.",
+    ),
     ("limits", "Bounds on what clients may take."),
     ("session", "What a session offers its client, and how long it lives."),
     ("queue", "Messages that wait for a session, because its client is away or slow."),
@@ -120,8 +127,12 @@ macro_rules! choice {
     };
 }
 
-/// Every key but those of a listener, in the order of the documentation.
-pub(super) static KEYS: &[Key<Config>] = &[
+/// Every key but those of a listener, in the order of the documentation within each section.
+pub(super) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
+    KEYS.iter().chain(AUTH_KEYS)
+}
+
+static KEYS: &[Key<Config>] = &[
     size!(
         limits.max_packet_size,
         64..=LARGEST_PACKET,
@@ -368,12 +379,23 @@ pub(super) static LISTENER_KEYS: &[Key<Listener>] = &[
     },
     Key {
         name: "allow_anonymous",
-        doc: "Whether clients may connect without credentials. Beyond the loopback addresses this must be said, \
-              as it lets in everyone who reaches the port.",
+        doc: "Whether clients may connect without credentials. If left out, they may on a loopback address that has \
+              no authenticators, and nowhere else. Beyond the loopback addresses this or authenticators must be \
+              written.",
         zero: None,
         shape: Shape::Boolean {
             get: |listener| listener.allow_anonymous,
             set: |listener, boolean| listener.allow_anonymous = boolean,
+        },
+    },
+    Key {
+        name: "authenticators",
+        doc: "Who is asked about clients with credentials, in this order; if left out, those of [auth].",
+        zero: None,
+        shape: Shape::Words {
+            words: AuthenticatorKind::ALL_WORDS,
+            get: |listener| listener.authenticators.iter().map(|kind| kind.word()).collect(),
+            set: |listener, words| listener.authenticators = AuthenticatorKind::list(words),
         },
     },
     Key {
@@ -426,6 +448,7 @@ macro_rules! words {
     };
 }
 
+words!(AuthenticatorKind { PasswordFile = "password-file" });
 words!(ListenerKind { Tcp = "tcp" });
 words!(SharedStrategy {
     LeastInFlight = "least-in-flight",
@@ -474,7 +497,7 @@ mod tests {
     #[test]
     fn no_key_is_defined_twice_and_each_is_in_a_section() {
         let mut seen = HashSet::new();
-        for key in KEYS {
+        for key in keys() {
             assert!(seen.insert(key.name), "{} is there twice", key.name);
             let (section, _) = key.name.split_once('.').unwrap();
             assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", key.name);
@@ -485,17 +508,17 @@ mod tests {
             assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
         }
         for (section, _) in SECTIONS {
-            assert!(
-                KEYS.iter().any(|key| key.name.starts_with(&format!("{section}."))),
-                "{section} is empty"
-            );
+            assert!(keys().any(|key| key.name.starts_with(&format!("{section}."))), "{section} is empty");
         }
     }
 
     /// What a key shows it also reads, and to the same effect; a default is a value like any other.
     #[test]
     fn every_default_is_valid_and_read_back_as_itself() {
-        fn round_trip<T: Clone + PartialEq + std::fmt::Debug>(keys: &[Key<T>], defaults: &T) {
+        fn round_trip<T: Clone + PartialEq + std::fmt::Debug + 'static>(
+            keys: impl Iterator<Item = &'static Key<T>>,
+            defaults: &T,
+        ) {
             for key in keys {
                 let mut target = defaults.clone();
                 let shown = key.show(defaults);
@@ -504,14 +527,14 @@ mod tests {
                 assert_eq!(&target, defaults, "{} = {shown}", key.name);
             }
         }
-        round_trip(KEYS, &Config::default());
-        round_trip(LISTENER_KEYS, &Listener::default());
+        round_trip(keys(), &Config::default());
+        round_trip(LISTENER_KEYS.iter(), &Listener::default());
     }
 
     /// Both ends of all bounds arrive in the field as they were written; one step beyond is refused.
     #[test]
     fn bounds_hold_and_fit_their_fields() {
-        fn walk<T: Default>(keys: &[Key<T>]) {
+        fn walk<T: Default + 'static>(keys: impl Iterator<Item = &'static Key<T>>) {
             for key in keys {
                 let mut target = T::default();
                 match &key.shape {
@@ -570,14 +593,15 @@ mod tests {
                         assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
                     }
                     Shape::Text { .. } => {
-                        assert!(key.apply_text(&mut target, "").is_err(), "{} takes nothing", key.name);
+                        let optional = key.show(&T::default()) == "\"\"";
+                        assert_eq!(key.apply_text(&mut target, "").is_ok(), optional, "{}", key.name);
                         assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
                     }
                 }
             }
         }
-        walk(KEYS);
-        walk(LISTENER_KEYS);
+        walk(keys());
+        walk(LISTENER_KEYS.iter());
     }
 
     #[test]

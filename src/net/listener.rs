@@ -49,7 +49,8 @@ pub fn listen(listener: &Listener, shared: Arc<Shared>) -> io::Result<Listening>
     let socket = bind(listener.address)?;
     let address = socket.local_addr()?;
     let max_connections = listener.max_connections.map(|most| most as usize);
-    let task = tokio::spawn(accept(socket, max_connections, listener.leniencies, shared));
+    let name = listener.name.as_str().into();
+    let task = tokio::spawn(accept(socket, name, max_connections, listener.leniencies, shared));
     Ok(Listening { address, task })
 }
 
@@ -69,6 +70,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn accept(
     listener: TcpListener,
+    name: Arc<str>,
     max_connections: Option<usize>,
     leniencies: Leniencies,
     shared: Arc<Shared>,
@@ -84,7 +86,7 @@ async fn accept(
                 if full {
                     turn_away(stream, peer, &shared);
                 } else {
-                    let open = OpenConnection::new(shared.clone(), leniencies);
+                    let open = OpenConnection::new(shared.clone(), leniencies, name.clone());
                     let own = max_connections.map(|_| own.clone());
                     tokio::spawn(async move {
                         handshake::serve(stream, Some(peer), open).await;

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 pub use listener::{Listening, listen};
 
 use self::log::LineBudget;
+use crate::auth::Auth;
 use crate::broker::Broker;
 use crate::config::Leniencies;
 
@@ -31,6 +32,8 @@ use crate::config::Leniencies;
 pub struct Shared {
     /// The broker.
     pub broker: Arc<Broker>,
+    /// Who finds out who the clients are.
+    pub auth: Arc<Auth>,
     /// How long a connection may take until its CONNECT is complete.
     pub connect_timeout: Duration,
     /// Longest pause of a publisher for the sake of slow subscribers; zero: none.
@@ -48,12 +51,14 @@ impl Shared {
     /// For connections to this broker.
     pub fn new(
         broker: Arc<Broker>,
+        auth: Arc<Auth>,
         connect_timeout: Duration,
         publisher_stall: Duration,
         max_connections: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             broker,
+            auth,
             connect_timeout,
             publisher_stall,
             max_connections,
@@ -93,12 +98,14 @@ struct OpenConnection {
     shared: Arc<Shared>,
     /// What its listener forgives.
     leniencies: Leniencies,
+    /// Its listener's name.
+    listener: Arc<str>,
 }
 
 impl OpenConnection {
-    fn new(shared: Arc<Shared>, leniencies: Leniencies) -> Self {
+    fn new(shared: Arc<Shared>, leniencies: Leniencies, listener: Arc<str>) -> Self {
         shared.open.fetch_add(1, Ordering::AcqRel);
-        Self { shared, leniencies }
+        Self { shared, leniencies, listener }
     }
 }
 
