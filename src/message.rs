@@ -11,11 +11,16 @@ use std::time::{Duration, Instant};
 use crate::codec::{MessageProperties, ProtocolVersion, Publish, QoS, Will};
 use crate::topic::TopicName;
 
-/// Names the session that published a message, for No Local; unique while the broker lives.
+/// Names a session; unique while the broker lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionNumber(pub u64);
 
-impl SessionNumber {
+/// Who published a message, for No Local: a keyed hash of the Client Identifier, because a retained message is its
+/// client's own also after that has come back with another session [MQTT-3.8.3-3].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Publisher(pub u64);
+
+impl Publisher {
     /// The broker itself, as the publisher of `$SYS`.
     pub const BROKER: Self = Self(0);
 }
@@ -34,7 +39,7 @@ pub struct Message {
     /// When it must not be delivered any more [MQTT-3.3.2-5].
     pub expires_at: Option<Instant>,
     /// Who published it.
-    pub publisher: SessionNumber,
+    pub publisher: Publisher,
 }
 
 /// What is left of a Message Expiry Interval.
@@ -50,12 +55,7 @@ pub enum Expiry {
 
 impl Message {
     /// Copies what a PUBLISH holds. `topic` is the checked topic, its alias resolved.
-    pub fn keep(
-        topic: &TopicName,
-        publish: &Publish<'_>,
-        publisher: SessionNumber,
-        now: Instant,
-    ) -> Arc<Self> {
+    pub fn keep(topic: &TopicName, publish: &Publish<'_>, publisher: Publisher, now: Instant) -> Arc<Self> {
         let properties = &publish.properties;
         let expires_at = properties.message_expiry_interval.and_then(|seconds| expiry_of(seconds, now));
         let flags = (publish.qos, publish.retain);
@@ -63,14 +63,14 @@ impl Message {
     }
 
     /// The message a Will becomes when it is published; its expiry, which counts from then, is set by the caller.
-    pub fn of_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber) -> Self {
+    pub fn of_will(topic: &TopicName, will: &Will<'_>, publisher: Publisher) -> Self {
         Self::build(topic, &will.properties, will.payload, (will.qos, will.retain), publisher, None)
     }
 
     /// A message of the broker's own.
     pub fn own(topic: &TopicName, payload: &[u8], qos: QoS, retain: bool) -> Arc<Self> {
         let properties = MessageProperties::default();
-        Arc::new(Self::build(topic, &properties, payload, (qos, retain), SessionNumber::BROKER, None))
+        Arc::new(Self::build(topic, &properties, payload, (qos, retain), Publisher::BROKER, None))
     }
 
     fn build(
@@ -78,7 +78,7 @@ impl Message {
         properties: &MessageProperties<'_>,
         payload: &[u8],
         (qos, retain): (QoS, bool),
-        publisher: SessionNumber,
+        publisher: Publisher,
         expires_at: Option<Instant>,
     ) -> Self {
         let topic = topic.as_str().as_bytes();
@@ -179,7 +179,7 @@ pub struct Run<'a> {
     /// When they were read.
     pub now: Instant,
     /// Who sent them.
-    pub publisher: SessionNumber,
+    pub publisher: Publisher,
     /// All frames are QoS 0 without RETAIN or a Topic Alias and lie one behind the other in these bytes: a
     /// subscriber of the same version can have them as they are.
     pub plain: Option<&'a [u8]>,

@@ -149,11 +149,7 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         check_text(text.as_bytes())?;
         let Some(rest) = text.strip_prefix("$share/") else {
-            return if text == "$share" {
-                Err(TopicError::MalformedShare)
-            } else {
-                TopicFilter::parse(text).map(Self::Own)
-            };
+            return TopicFilter::parse(text).map(Self::Own);
         };
         let (group, filter) = rest.split_once('/').ok_or(TopicError::MalformedShare)?;
         if group.is_empty() || group.contains(['+', '#']) || filter.is_empty() {
@@ -215,7 +211,6 @@ mod tests {
             ("sport/#/ranking", TopicError::MisplacedMultiLevel),
             ("#/", TopicError::MisplacedMultiLevel),
             ("sport+", TopicError::MisplacedSingleLevel),
-            ("$share", TopicError::MalformedShare),
             ("$share/", TopicError::MalformedShare),
             ("$share/g", TopicError::MalformedShare),
             ("$share/g/", TopicError::MalformedShare),

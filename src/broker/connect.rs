@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::handle::{PendingWill, SessionHandle, Takeovers};
 use super::{Broker, Counter, Deadline};
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, Will};
-use crate::message::{Message, SessionNumber};
+use crate::message::{Message, Publisher};
 use crate::session::{Lifetime, Link, LinkId, Outbox, OutgoingAliases, Session};
 use crate::store::{CommitSeq, Record};
 use crate::topic::{TopicError, TopicName};
@@ -115,8 +115,12 @@ impl Broker {
         let link = self.link(link_id, &new, keep_alive);
         let silence_allowed = link.silence_allowed;
 
-        let mut shard = self.registry.shard(&client_id);
-        let existing = shard.get(client_id.as_ref()).cloned();
+        let mut place = self.registry.place(&client_id);
+        // Asked again under the lock: whoever stops the broker goes through all shards after saying so.
+        if self.is_stopping() {
+            return Err(Refusal::Stopping);
+        }
+        let existing = place.get().cloned();
         let mut replaced = None;
         let mut takeovers = Takeovers::default();
         let mut lost_to: Option<(Option<SocketAddr>, u32)> = None;
@@ -142,8 +146,13 @@ impl Broker {
         }
         let handle = resumed.unwrap_or_else(|| {
             let session = Session::new(lifetime, self.budget.clone());
-            let handle = Arc::new(SessionHandle::new(self.next_session_number(), &client_id, session));
-            shard.insert(client_id.as_ref().into(), handle.clone());
+            let handle = Arc::new(SessionHandle::new(
+                self.next_session_number(),
+                &client_id,
+                place.publisher(),
+                session,
+            ));
+            place.put(handle.clone());
             self.sessions.fetch_add(1, Ordering::Relaxed);
             handle
         });
@@ -152,8 +161,8 @@ impl Broker {
         if expired_meanwhile {
             // Its expiry was under way: once more, and it is gone from the shard.
             drop(state);
-            shard.remove(client_id.as_ref());
-            drop(shard);
+            place.remove();
+            drop(place);
             return self.connect(new);
         }
         let will_of_old = state.will.take();
@@ -162,7 +171,7 @@ impl Broker {
             self.remove_deadline(key);
         }
         state.takeovers = takeovers;
-        state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.number)));
+        state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.publisher)));
         state.session.lifetime = lifetime;
         let old_link = state.session.attach(link);
         if let Some(allowed) = silence_allowed {
@@ -170,13 +179,14 @@ impl Broker {
             state.keep_alive = Some(self.add_deadline(new.now + allowed, deadline));
         }
         handle.note_load(&state);
-        drop(state);
-        drop(shard);
-
+        state.stored |= lifetime != Lifetime::Connection;
         if !old_link_lives {
-            let connected = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
-            self.most_connected.fetch_max(connected, Ordering::Relaxed);
+            // Before anyone else can take the link away.
+            self.connected.fetch_add(1, Ordering::Relaxed);
         }
+        drop(state);
+        drop(place);
+
         if let Some((old_peer, count)) = lost_to {
             self.note_takeover(&client_id, old_peer, new.peer, count);
         }
@@ -186,11 +196,11 @@ impl Broker {
             self.publish_will(will_of_old.filter(|will| will.delay.is_zero()), new.now);
         }
         old_link.into_iter().for_each(|link| link.waker.wake());
-        if let Some(replaced) = replaced {
-            self.end_session(&replaced, false, new.now);
-        }
+        // The CONNACK must not promise a new session while the store still has the old one.
+        let ended = replaced.and_then(|replaced| self.end_session(&replaced, false, new.now));
+        self.most_connected.fetch_max(self.connected(), Ordering::Relaxed);
         Ok(Accepted {
-            sequence: self.store_session(&handle, lifetime),
+            sequence: self.store_session(&handle, lifetime).max(ended.unwrap_or_default()),
             handle,
             link: link_id,
             session_present,
@@ -318,7 +328,7 @@ impl Broker {
     }
 }
 
-fn pending_will(topic: &TopicName, will: &Will<'_>, publisher: SessionNumber) -> PendingWill {
+fn pending_will(topic: &TopicName, will: &Will<'_>, publisher: Publisher) -> PendingWill {
     let seconds = |interval: u32| Duration::from_secs(interval.into());
     PendingWill {
         message: Message::of_will(topic, will, publisher),

@@ -11,7 +11,7 @@ use super::handle::{PendingWill, SessionHandle, SessionState};
 use super::{Broker, Counter, Deadline};
 use crate::message::Message;
 use crate::session::{Close, Lifetime, LinkId, Queued, Report};
-use crate::store::Record;
+use crate::store::{CommitSeq, Record};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,9 @@ impl Broker {
             Lifetime::Connection => {
                 drop(state);
                 self.give_back(returned, now);
-                return self.end_session(handle, false, now);
+                // A connection that took the session over meanwhile keeps it.
+                self.end_session(handle, true, now);
+                return;
             }
             Lifetime::After(after) => {
                 state.expiry = now
@@ -78,11 +80,17 @@ impl Broker {
 
     /// Ends a session: its subscriptions, its queue, its place under its Client Identifier; a Will that still
     /// waits is published. With `only_if_left`, a session that has a connection (again) is spared.
-    pub(super) fn end_session(&self, handle: &Arc<SessionHandle>, only_if_left: bool, now: Instant) {
+    /// Whether it was ended now, and what to wait for if that must last.
+    pub(super) fn end_session(
+        &self,
+        handle: &Arc<SessionHandle>,
+        only_if_left: bool,
+        now: Instant,
+    ) -> Option<CommitSeq> {
         let mut state = handle.lock();
         let was_connected = state.session.link.is_some();
         if state.ended || (only_if_left && was_connected) {
-            return;
+            return None;
         }
         state.ended = true;
         let returned = self.returned_group_messages(&mut state);
@@ -92,8 +100,8 @@ impl Broker {
         for key in [state.keep_alive.take(), state.expiry.take(), state.will_due.take()] {
             self.remove_deadline(key);
         }
-        state.replays = Vec::new();
-        let persistent = state.session.is_persistent();
+        state.replays.clear();
+        let stored = state.stored;
         // A link that is still there belongs to a connection that was taken over; it finds out by itself.
         let waker = state.session.link.take().map(|link| link.waker);
         state.session = crate::session::Session::new(Lifetime::Connection, self.budget.clone());
@@ -105,11 +113,13 @@ impl Broker {
         self.registry.remove(handle);
         self.give_back(returned, now);
         self.remove_subscriptions(handle, subscriptions, groups);
-        if persistent {
-            self.store.append(Record::SessionEnded { number: handle.number });
+        let mut sequence = CommitSeq::default();
+        if stored {
+            sequence = self.store.append(Record::SessionEnded { number: handle.number });
         }
         self.publish_will(will, now);
         waker.into_iter().for_each(std::task::Waker::wake);
+        Some(sequence)
     }
 
     /// Publishes a Will, if there is one. Its expiry begins now.
@@ -133,9 +143,10 @@ impl Broker {
 
     pub(super) fn expire_session(&self, handle: &Weak<SessionHandle>, now: Instant) {
         let Some(handle) = handle.upgrade() else { return };
-        self.counters.add(Counter::SessionsExpired, 1);
-        tracing::debug!(client = %handle.client_id, "a session has expired");
-        self.end_session(&handle, true, now);
+        if self.end_session(&handle, true, now).is_some() {
+            self.counters.add(Counter::SessionsExpired, 1);
+            tracing::debug!(client = %handle.client_id, "a session has expired");
+        }
     }
 
     pub(super) fn publish_due_will(&self, handle: &Weak<SessionHandle>, now: Instant) {
@@ -191,7 +202,11 @@ impl Broker {
         &self,
         state: &mut SessionState,
     ) -> Vec<(crate::session::GroupNumber, Queued)> {
-        if state.groups.is_empty() { Vec::new() } else { state.session.release_group_messages() }
+        let SessionState { session, groups, .. } = state;
+        if groups.is_empty() {
+            return Vec::new();
+        }
+        session.release_group_messages(|number| groups.iter().any(|group| group.number == number))
     }
 
     fn give_back(&self, mut returned: Vec<(crate::session::GroupNumber, Queued)>, now: Instant) {

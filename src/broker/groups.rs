@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::handle::{Granted, SessionHandle};
 use crate::codec::QoS;
 use crate::config::SharedStrategy;
-use crate::message::{Expiry, Message, Run, SessionNumber};
+use crate::message::{Expiry, Message, Publisher, Run, SessionNumber};
 use crate::session::{
     Context, DropReason, GroupNumber, Pushed, Queue, QueueBudget, Queued, Report, Session, Terms,
 };
@@ -58,7 +58,7 @@ struct Member {
 #[derive(Clone, Copy)]
 struct Ticket<'a> {
     qos: QoS,
-    publisher: SessionNumber,
+    publisher: Publisher,
     topic: &'a str,
 }
 
@@ -128,7 +128,7 @@ impl Group {
                 incoming.reject();
             }
         }
-        self.note_waiting(&state);
+        self.settle_waiting(&mut state, context, report);
     }
 
     /// The same for a message that is kept.
@@ -140,7 +140,7 @@ impl Group {
         if !given {
             state.enqueue(qos, || message.clone(), context, report);
         }
-        self.note_waiting(&state);
+        self.settle_waiting(&mut state, context, report);
     }
 
     /// Gives a member that has room what waits.
@@ -174,6 +174,34 @@ impl Group {
             return;
         }
         state.queue.put_back(returned);
+        self.note_waiting(&state);
+        self.offer_waiting(&mut state, context, report);
+    }
+
+    /// Forgets what waits: the group has no member any more.
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        while state.queue.pop().is_some() {}
+        self.note_waiting(&state);
+    }
+
+    /// Messages that wait.
+    pub fn queued(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Says that messages wait now, and only then asks the members once more: one that got room just before did
+    /// not know of them, and will not look again by itself; one that gets room from now on will.
+    fn settle_waiting(&self, state: &mut GroupState, context: Context<'_>, report: &mut Report) {
+        let is_known = self.has_waiting();
+        self.note_waiting(state);
+        if !is_known && !state.queue.is_empty() {
+            self.offer_waiting(state, context, report);
+        }
+    }
+
+    /// Gives what waits to members that have room.
+    fn offer_waiting(&self, state: &mut GroupState, context: Context<'_>, report: &mut Report) {
         while let Some(queued) = state.queue.pop() {
             if queued.message.expiry(context.now) == Expiry::Expired {
                 report.dropped[DropReason::Expired as usize] += 1;
@@ -182,12 +210,7 @@ impl Group {
                 break;
             }
         }
-        self.note_waiting(&state);
-    }
-
-    /// Messages that wait.
-    pub fn queued(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+        self.note_waiting(state);
     }
 
     fn note_waiting(&self, state: &GroupState) {
@@ -280,20 +303,20 @@ impl GroupState {
             return true;
         }
         let queued = Queued { message: message(), identifiers: None, qos, retain: false };
-        let (dropped, accepted) = match self.queue.push(queued, &context.limits.queue, context.now) {
-            Pushed::Queued => (0, true),
-            Pushed::Displaced(count) => (count, true),
-            Pushed::Dropped => (1, true),
-            Pushed::Rejected => (1, false),
+        let (waits, dropped, accepted) = match self.queue.push(queued, &context.limits.queue, context.now) {
+            Pushed::Queued => (true, 0, true),
+            Pushed::Displaced(count) => (true, count, true),
+            Pushed::Dropped => (false, 1, true),
+            Pushed::Rejected => (false, 1, false),
         };
-        report.queued += 1;
+        report.queued += u64::from(waits);
         report.dropped[DropReason::QueueFull as usize] += u64::from(dropped);
         accepted
     }
 }
 
 /// Whether a session can be given a message of this QoS now.
-fn can_take(session: &Session, qos: QoS, context: Context<'_>) -> bool {
+pub fn can_take(session: &Session, qos: QoS, context: Context<'_>) -> bool {
     let reads = session.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_hard);
     reads && (qos == QoS::AtMostOnce || session.has_room())
 }

@@ -4,6 +4,7 @@
 //! holds: of all session locks a thread holds at most one, and takes no other lock but the deadlines' under it; a
 //! shared group's lock is taken before a member's. An ended session takes nothing any more and never comes back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::deadlines::DeadlineKey;
 use super::groups::Group;
-use crate::message::{Message, SessionNumber};
+use crate::message::{Message, Publisher, SessionNumber};
 use crate::routing::{Cursor, FilterId};
 use crate::session::{Session, Terms};
 use crate::topic::TopicFilter;
@@ -25,6 +26,8 @@ pub struct SessionHandle {
     pub number: SessionNumber,
     /// Its Client Identifier.
     pub client_id: Box<str>,
+    /// What its messages are known by.
+    pub publisher: Publisher,
     /// [`Session::load`], readable without the lock: a hint for the choice among a group's members.
     load: AtomicU32,
     state: Mutex<SessionState>,
@@ -37,6 +40,8 @@ pub struct SessionState {
     pub session: Session,
     /// It has ended: nothing may be added to it.
     pub ended: bool,
+    /// The store knows it, whatever its lifetime is now.
+    pub stored: bool,
     /// The filters under which it stands in the trie, without those of groups.
     pub subscriptions: HashSet<FilterId>,
     /// The groups it is a member of.
@@ -44,7 +49,7 @@ pub struct SessionState {
     /// The Will of its present or last connection, not published yet.
     pub will: Option<Box<PendingWill>>,
     /// Retained messages still to be sent for its subscriptions.
-    pub replays: Vec<Replay>,
+    pub replays: BTreeMap<FilterId, Replay>,
     /// When its keep alive is to be looked at.
     pub keep_alive: Option<DeadlineKey>,
     /// When it expires, or its Will is to be published; only while it is not connected.
@@ -123,18 +128,20 @@ impl Granted {
 
 impl SessionHandle {
     /// A new session's handle.
-    pub fn new(number: SessionNumber, client_id: &str, session: Session) -> Self {
+    pub fn new(number: SessionNumber, client_id: &str, publisher: Publisher, session: Session) -> Self {
         Self {
             number,
+            publisher,
             client_id: client_id.into(),
             load: AtomicU32::new(u32::MAX),
             state: Mutex::new(SessionState {
                 session,
                 ended: false,
+                stored: false,
                 subscriptions: HashSet::new(),
                 groups: Vec::new(),
                 will: None,
-                replays: Vec::new(),
+                replays: BTreeMap::new(),
                 keep_alive: None,
                 expiry: None,
                 will_due: None,

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::groups::Group;
 use super::handle::{Granted, SessionHandle};
 use crate::codec::SubscriptionOptions;
-use crate::message::SessionNumber;
+use crate::message::{Publisher, SessionNumber};
 use crate::routing::{Entry, Generations, Stamp, Trie};
 use crate::session::GroupNumber;
 use crate::topic::TopicName;
@@ -79,10 +79,10 @@ enum Own {
 
 impl Recipient {
     /// What it is granted of a publisher's messages, if anything.
-    pub fn granted(&self, publisher: SessionNumber) -> Option<&Granted> {
+    pub fn granted(&self, publisher: Publisher) -> Option<&Granted> {
         match &self.own {
-            Own::Nothing if publisher == self.handle.number => None,
-            Own::Less(granted) if publisher == self.handle.number => Some(granted),
+            Own::Nothing if publisher == self.handle.publisher => None,
+            Own::Less(granted) if publisher == self.handle.publisher => Some(granted),
             Own::Same | Own::Nothing | Own::Less(_) => Some(&self.granted),
         }
     }

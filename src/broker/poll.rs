@@ -6,8 +6,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::groups::can_take;
+use super::retained::room_for_replay;
 use super::{Broker, Deadline, SessionHandle};
+use crate::codec::QoS;
 use crate::session::{Batch, LinkId, Output, Report};
+
+/// Bytes that are worth a write of their own even to a client that was written to a moment ago.
+const GATHER_BELOW: usize = 16 * 1024;
 
 /// What the connection tells, and asks.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +26,8 @@ pub struct Progress {
     pub wrote: bool,
     /// Something new can be written now.
     pub take: bool,
+    /// It was written to a moment ago, and has not waited since: a little may gather some more.
+    pub may_gather: bool,
 }
 
 /// What there is to do for the connection.
@@ -29,6 +37,8 @@ pub struct Polled {
     pub output: Output,
     /// More waits that could go out once this is written: poll again, after others had their turn.
     pub more: bool,
+    /// Nothing was taken, so that more gathers while others have their turn: poll again.
+    pub gathering: bool,
 }
 
 impl Broker {
@@ -63,7 +73,12 @@ impl Broker {
         }
         if !progress.take {
             let output = Output { batch: Batch::default(), close: link.close, more: false };
-            return Some(Polled { output, more: false });
+            return Some(Polled { output, more: false, gathering: false });
+        }
+        let little = 1..GATHER_BELOW;
+        if progress.may_gather && link.close.is_none() && little.contains(&link.outbox.len()) {
+            let output = Output { batch: Batch::default(), close: None, more: true };
+            return Some(Polled { output, more: true, gathering: true });
         }
         let mut more = false;
         let waiting = state.groups.iter().any(|group| group.has_waiting());
@@ -86,9 +101,14 @@ impl Broker {
             self.note_drop(handle, reason, state.session.dropped(reason));
         }
         handle.note_load(&state);
+        // What waits elsewhere was looked at before the session's own queue, which may have moved since without
+        // anything being sent that would be acknowledged: then nobody would come back for it.
+        more |= output.more
+            || state.groups.iter().any(|group| group.has_waiting())
+                && can_take(&state.session, QoS::AtLeastOnce, context)
+            || state.replays.values().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
-        more |= output.more;
-        Some(Polled { output, more })
+        Some(Polled { output, more, gathering: false })
     }
 }

@@ -12,8 +12,8 @@ use super::handle::{Replay, SessionState};
 use super::{Broker, Deadline, SessionHandle};
 use crate::codec::QoS;
 use crate::message::{Expiry, Message};
-use crate::routing::RetainedTree;
-use crate::session::Report;
+use crate::routing::{Cursor, RetainedTree};
+use crate::session::{Report, SessionLimits};
 use crate::store::{CommitSeq, Record};
 
 /// Messages taken out of the tree at a time, for one subscriber.
@@ -71,6 +71,34 @@ impl Retained {
         self.bytes -= previous.as_ref().map_or(0, |old| old.cost());
         (true, previous)
     }
+
+    /// The next messages of a replay, at most `room` and about as many `bytes`, one at least; and where to go on.
+    fn slice(
+        &self,
+        replay: &Replay,
+        room: usize,
+        bytes: u64,
+        slice: &mut Vec<Arc<Message>>,
+    ) -> Option<Cursor> {
+        let scan = |limit: usize, visit: &mut dyn FnMut(&Arc<Message>)| {
+            self.tree.scan(&replay.filter, replay.cursor.as_ref(), limit, SLICE_STEPS, visit)
+        };
+        let cursor = scan(room.min(SLICE), &mut |message| slice.push(message.clone()));
+        let mut taken = 0;
+        let fit = slice.iter().take_while(|message| {
+            let is_within = taken < bytes;
+            taken += message.cost();
+            is_within
+        });
+        match fit.count().max(1) {
+            fit if fit >= slice.len() => cursor,
+            fit => {
+                slice.truncate(fit);
+                // Where the shorter slice ends, only a walk of that length can tell.
+                scan(fit, &mut |_| {})
+            }
+        }
+    }
 }
 
 impl Broker {
@@ -127,28 +155,20 @@ impl Broker {
     pub(super) fn replay(&self, handle: &SessionHandle, report: &mut Report, now: Instant) -> bool {
         let context = self.context(now);
         let mut slice: Vec<Arc<Message>> = Vec::new();
-        let mut state = handle.lock();
-        let Some(mut replay) = state.replays.pop() else { return false };
-        let room = room_for_replay(&state, &replay, context.limits.outbox_soft);
+        // Held until the slice is delivered: what a publisher retains after the tree was read must reach the session
+        // behind it, or the client would end with the older one.
+        let mut guard = handle.lock();
+        let state = &mut *guard;
+        let Some((id, mut replay)) = state.replays.pop_first() else { return false };
+        let room = room_for_replay(state, &replay, context.limits);
         if room == 0 {
-            state.replays.push(replay);
+            state.replays.insert(id, replay);
             return false;
         }
-        drop(state);
-        // The connection alone takes replays out and puts them back, so nothing else touches this one meanwhile.
-        let cursor = self.retained.lock().tree.scan(
-            &replay.filter,
-            replay.cursor.as_ref(),
-            room.min(SLICE),
-            SLICE_STEPS,
-            &mut |message| slice.push(message.clone()),
-        );
-        let mut state = handle.lock();
-        if state.ended {
-            return false;
-        }
+        let cursor =
+            self.retained.lock().slice(&replay, room, room_in_outbox(state, context.limits), &mut slice);
         for message in &slice {
-            let is_own = replay.no_local && message.publisher == handle.number;
+            let is_own = replay.no_local && message.publisher == handle.publisher;
             if is_own || message.expiry(now) == Expiry::Expired {
                 continue;
             }
@@ -157,7 +177,7 @@ impl Broker {
         }
         if cursor.is_some() {
             replay.cursor = cursor;
-            state.replays.push(replay);
+            state.replays.insert(id, replay);
         }
         !state.replays.is_empty()
     }
@@ -170,9 +190,9 @@ fn expiry_key(message: &Arc<Message>) -> Option<DeadlineKey> {
 }
 
 /// How many messages of a replay the session can take now without queueing or dropping any.
-fn room_for_replay(state: &SessionState, replay: &Replay, outbox_soft: usize) -> usize {
+pub(super) fn room_for_replay(state: &SessionState, replay: &Replay, limits: &SessionLimits) -> usize {
     let Some(link) = &state.session.link else { return 0 };
-    if link.pending() >= outbox_soft {
+    if link.pending() >= limits.outbox_soft {
         return 0;
     }
     match replay.granted.qos {
@@ -182,4 +202,10 @@ fn room_for_replay(state: &SessionState, replay: &Replay, outbox_soft: usize) ->
         }
         QoS::AtLeastOnce | QoS::ExactlyOnce => 0,
     }
+}
+
+/// How many bytes of a replay fit into the session's outbox before it is at its soft bound.
+fn room_in_outbox(state: &SessionState, limits: &SessionLimits) -> u64 {
+    let pending = state.session.link.as_ref().map_or(0, |link| link.pending());
+    limits.outbox_soft.saturating_sub(pending) as u64
 }

@@ -90,8 +90,8 @@ impl Broker {
     pub fn subscriptions(&self) -> usize {
         let own = self.trie.read().len();
         let table = self.groups.read();
-        // Every group stands in the trie once.
-        own - table.len() + table.members()
+        // Every group stands in the trie once; one may have been added since that was counted.
+        (own + table.members()).saturating_sub(table.len())
     }
 
     /// How many shared groups there are.
@@ -126,7 +126,8 @@ impl Broker {
     ) -> ReasonCode {
         let mut trie = self.trie.write();
         let mut state = handle.lock();
-        if !self.may_subscribe(&state) {
+        let is_renewal = trie.find(&filter).is_some_and(|id| state.subscriptions.contains(&id));
+        if !self.may_subscribe(&state, is_renewal) {
             return ReasonCode::QuotaExceeded;
         }
         let entry = Subscriber::Session { handle: handle.clone(), options, identifier };
@@ -144,7 +145,9 @@ impl Broker {
                 retain_as_published: true,
                 identifiers: (identifier != 0).then(|| [identifier].into()),
             };
-            state.replays.insert(0, Replay { filter, cursor: None, granted, no_local: options.no_local });
+            // One that was under way for an earlier subscription begins anew, so that they cannot pile up.
+            let replay = Replay { filter, cursor: None, granted, no_local: options.no_local };
+            state.replays.insert(id, replay);
         }
         granted_reason(options.qos)
     }
@@ -177,8 +180,9 @@ impl Broker {
         };
         let reason = {
             let mut state = handle.lock();
-            if self.may_subscribe(&state) {
-                if !state.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
+            let is_renewal = state.groups.iter().any(|known| Arc::ptr_eq(known, &group));
+            if self.may_subscribe(&state, is_renewal) {
+                if !is_renewal {
                     state.groups.push(group.clone());
                 }
                 handle.note_load(&state);
@@ -204,7 +208,7 @@ impl Broker {
         if !state.subscriptions.remove(&id) {
             return false;
         }
-        state.replays.retain(|replay| replay.filter != *filter);
+        state.replays.remove(&id);
         drop(state);
         self.remove_from_trie(&mut trie, id, SubscriberKey::Session(handle.number));
         true
@@ -240,6 +244,8 @@ impl Broker {
     /// Removes a group that has no member: what it held is gone with it.
     fn remove_group(&self, table: &mut super::groups::GroupTable, group: &Group) {
         table.remove(group);
+        // Match caches may hold the group for a while; what waited must not be counted meanwhile.
+        group.clear();
         let mut trie = self.trie.write();
         if let Some(id) = trie.find(&group.filter) {
             self.remove_from_trie(&mut trie, id, SubscriberKey::Group(group.number));
@@ -255,8 +261,10 @@ impl Broker {
         }
     }
 
-    fn may_subscribe(&self, state: &SessionState) -> bool {
-        !state.ended && state.subscriptions.len() + state.groups.len() < self.settings.max_subscriptions
+    /// Whether a session may have one subscription more, or renew one that it has.
+    fn may_subscribe(&self, state: &SessionState, is_renewal: bool) -> bool {
+        let has_room = state.subscriptions.len() + state.groups.len() < self.settings.max_subscriptions;
+        !state.ended && (is_renewal || has_room)
     }
 
     fn store_subscription(

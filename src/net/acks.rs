@@ -68,11 +68,6 @@ impl Acks {
         self.held.as_ref().map_or(0, |held| held.packets.len())
     }
 
-    /// Whether nothing is owed.
-    pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.held.is_none()
-    }
-
     /// Bytes ready to be written.
     pub fn ready(&self) -> usize {
         self.ready.len()

@@ -76,8 +76,8 @@ pub enum Failure {
     #[error("it published with RETAIN, and retained.enabled is off")]
     RetainNotSupported,
     /// [MQTT-3.1.2-24]
-    #[error("its maximum packet size is too small for a CONNACK")]
-    MaximumPacketSizeTooSmall,
+    #[error("its maximum packet size is too small for the {0} it has to get")]
+    AnswerTooLarge(PacketType),
     /// A SUBSCRIBE that is wrong as a whole.
     #[error("a SUBSCRIBE is wrong: {0}")]
     Subscribe(#[from] SubscribeError),
@@ -98,8 +98,8 @@ impl Failure {
             | Self::Closed
             | Self::Broken(_)
             | Self::ConnectTimeout
-            | Self::MaximumPacketSizeTooSmall
             | Self::NotMqtt(_) => return None,
+            Self::AnswerTooLarge(_) => ReasonCode::PacketTooLarge,
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
                 ReasonCode::MalformedPacket
             }
@@ -171,7 +171,7 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::NotMqtt(_)
             | Self::TooManyConnections
-            | Self::MaximumPacketSizeTooSmall
+            | Self::AnswerTooLarge(_)
             | Self::Refused(_)
             | Self::NotAuthenticated(..)
             | Self::Close(_) => false,

@@ -14,18 +14,17 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::connection::Connection;
+use super::connection::{Connection, Parts};
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::scratch::Scratch;
 use super::{OpenConnection, Shared};
 use crate::auth::{Credentials, Identity, Refused, Why};
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, Refusal, SessionHandle};
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, Refusal};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
 };
-use crate::session::LinkId;
 
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
@@ -55,9 +54,6 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 /// A connection that runs, and what is needed when it ends.
 struct Started<S> {
     connection: Connection<S>,
-    shared: Arc<Shared>,
-    handle: Arc<SessionHandle>,
-    link: LinkId,
     peer: Option<SocketAddr>,
     version: ProtocolVersion,
 }
@@ -160,15 +156,16 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         Inbound::new(broker.clone(), handle.clone(), version, maximum_packet_size, open.leniencies);
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
-    inbound.send(&Packet::ConnAck(connack(broker, &connect, &accepted)), accepted.sequence, &mut batch);
+    let connack = Packet::ConnAck(connack(broker, &connect, &accepted));
+    let sent = inbound.send(&connack, accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
-    if inbound.acks.is_empty() {
+    if let Err(failure) = sent {
         broker.disconnect(&handle, link, Ending::Broken, now);
-        return Err((stream, Failure::MaximumPacketSizeTooSmall));
+        return Err((stream, failure));
     }
-    let connection = Connection::new(stream, shared.clone(), handle.clone(), link, inbound, behind.to_vec());
-    Ok(Box::new(Started { connection, shared: shared.clone(), handle, link, peer, version }))
+    let connection = Connection::new(stream, shared.clone(), handle, link, inbound, behind.to_vec());
+    Ok(Box::new(Started { connection, peer, version }))
 }
 
 /// Finds out who sent a CONNECT.
@@ -202,8 +199,8 @@ fn describe(connect: &Connect<'_>) -> String {
 
 /// Settles what an ended connection leaves behind.
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
-    let Started { connection, shared, handle, link, peer, version } = *started;
-    let (mut stream, inbound) = connection.into_parts();
+    let Started { connection, peer, version } = *started;
+    let Parts { mut stream, shared, handle, link, inbound } = connection.into_parts();
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
     let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };
@@ -326,6 +323,7 @@ fn connack<'a>(broker: &Broker, connect: &Connect<'_>, accepted: &'a Accepted) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::SessionHandle;
     use crate::session::Session;
     use tokio::net::TcpStream;
 
@@ -333,7 +331,7 @@ mod tests {
     fn an_idle_connection_is_small() {
         // What the allocator is asked for while a client is idle; its map entries and tokio's own come on top.
         let sizes = [
-            ("connection", size_of::<Started<TcpStream>>(), 320),
+            ("connection", size_of::<Started<TcpStream>>(), 272),
             ("session", size_of::<Session>(), 512),
             ("handle", size_of::<SessionHandle>(), 640),
         ];

@@ -224,7 +224,7 @@ impl Inbound {
                     topic: TopicName::assume_checked(&run.topic),
                     messages: &run.messages,
                     now: batch.now,
-                    publisher: self.handle.number,
+                    publisher: self.handle.publisher,
                     plain: if run.plain { input.get(run.start..run.end) } else { None },
                     longest_frame: run.longest_frame,
                     payload_bytes: run.payload_bytes,
@@ -330,8 +330,8 @@ impl Inbound {
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
         match packet {
             Packet::Subscribe(packet) => self.subscribe(&packet, batch)?,
-            Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch),
-            Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch),
+            Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch)?,
+            Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch)?,
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
             Packet::Connect(_) => return Err(Failure::SecondConnect),
             // The first five were taken out before.
@@ -393,11 +393,10 @@ impl Inbound {
         let (reasons, sequence) = self.broker.subscribe(&self.handle, packet)?;
         let answer =
             SubAck { packet_id: packet.packet_id, reason_string: None, user_properties: Vec::new(), reasons };
-        self.send(&Packet::SubAck(answer), sequence, batch);
-        Ok(())
+        self.send(&Packet::SubAck(answer), sequence, batch)
     }
 
-    fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) {
+    fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
         let (reasons, sequence) = self.broker.unsubscribe(&self.handle, &packet.filters);
         let answer = UnsubAck {
             packet_id: packet.packet_id,
@@ -405,7 +404,7 @@ impl Inbound {
             user_properties: Vec::new(),
             reasons,
         };
-        self.send(&Packet::UnsubAck(answer), sequence, batch);
+        self.send(&Packet::UnsubAck(answer), sequence, batch)
     }
 
     /// Notes how the client wants to end, and ends the connection.
@@ -439,15 +438,24 @@ impl Inbound {
         });
     }
 
-    /// Owes a packet to the client, unless it is larger than the client takes.
-    pub fn send(&mut self, packet: &Packet<'_>, sequence: CommitSeq, batch: &mut Batch<'_>) {
-        let (version, most) = (self.version, self.maximum_packet_size);
+    /// Owes a packet to the client.
+    ///
+    /// # Errors
+    /// If it is larger than the client takes, even in its shortest form: the client would wait for it for ever.
+    pub fn send(
+        &mut self,
+        packet: &Packet<'_>,
+        sequence: CommitSeq,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        packet
+            .encode_within(self.version, self.maximum_packet_size, &mut bytes)
+            .map_err(|_| Failure::AnswerTooLarge(packet.packet_type()))?;
         batch.report.packets_sent += 1;
-        self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
-            if let Err(error) = packet.encode_within(version, most, bytes) {
-                tracing::debug!(client = %self.handle.client_id, %error, "an answer could not be sent");
-            }
-        });
+        let pool = &mut batch.report.buffers;
+        self.acks.push(sequence, &*self.broker.store, pool, |out| out.extend_from_slice(&bytes));
+        Ok(())
     }
 }
 

@@ -133,7 +133,7 @@ impl Session {
     /// outbox have room.
     pub(super) fn pump(&mut self, context: Context<'_>, report: &mut Report) {
         if self.link.as_ref().is_some_and(|link| link.to_resend > 0) {
-            self.resend(context);
+            self.resend(context, report);
         }
         while self.window_is_open()
             && self.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_soft)
@@ -284,8 +284,9 @@ impl Session {
 
     /// Sends PUBLISH with DUP, or PUBREL, for what was in flight before this connection, under the identifiers of
     /// then and in the order of then, no more at a time than the client's Receive Maximum.
-    fn resend(&mut self, context: Context<'_>) {
+    fn resend(&mut self, context: Context<'_>, report: &mut Report) {
         let Some(link) = &mut self.link else { return };
+        link.outbox.begin(&mut report.buffers);
         let mut room =
             (usize::from(link.window) + link.to_resend).saturating_sub(usize::from(self.window.unfinished()));
         let mut too_large = Vec::new();
@@ -313,8 +314,11 @@ impl Session {
                         packet_id: Some(entry.packet_id),
                     };
                     write(link, source, header, &properties, false);
+                    report.sent += 1;
+                    report.sent_bytes += queued.message.payload().len() as u64;
                 }
                 Some(_) | None => {
+                    report.packets_sent += 1;
                     let (version, bytes) = (link.version, &mut link.outbox.bytes);
                     encode_acknowledgement(
                         bytes,
@@ -328,7 +332,7 @@ impl Session {
         }
         for (packet_id, phase) in too_large {
             self.window.finish(packet_id, phase);
-            self.drops[DropReason::TooLarge as usize] += 1;
+            self.count_drop(DropReason::TooLarge, 1, report);
         }
     }
 

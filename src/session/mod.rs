@@ -142,8 +142,13 @@ impl Session {
 
     /// Takes what came through shared groups and need not stay with this session when its connection breaks:
     /// QoS 1 goes to another member at once; QoS 2 stays, [MQTT-4.8.2-4], [MQTT-4.8.2-5].
-    pub fn release_group_messages(&mut self) -> Vec<(GroupNumber, Queued)> {
-        let taken = self.window.extract(|entry| entry.group.is_some() && entry.phase == Phase::PubAck);
+    /// Those of a group that the session has left since stay, too: nobody else may be there to take them.
+    pub fn release_group_messages(
+        &mut self,
+        is_member: impl Fn(GroupNumber) -> bool,
+    ) -> Vec<(GroupNumber, Queued)> {
+        let taken =
+            self.window.extract(|entry| entry.group.is_some_and(&is_member) && entry.phase == Phase::PubAck);
         if let Some(link) = &mut self.link {
             link.to_resend = self.window.iter_mut().filter(|entry| entry.resend).count();
         }

@@ -112,7 +112,11 @@ impl Queue {
                 continue;
             }
             match limits.overflow {
-                Overflow::DropOldest if self.pop().is_some() => displaced += 1,
+                // Older messages go only where that makes room: not for one that is too large by itself, nor when
+                // it is the other sessions that have used up what there is.
+                Overflow::DropOldest if self.could_have_room(cost, limits) && self.pop().is_some() => {
+                    displaced += 1;
+                }
                 Overflow::DropOldest | Overflow::DropNewest => return Pushed::Dropped,
                 Overflow::Reject => return Pushed::Rejected,
             }
@@ -160,6 +164,14 @@ impl Queue {
         self.waiting.len() < limits.messages
             && self.bytes.saturating_add(cost) <= limits.bytes
             && self.budget.has_room(cost)
+    }
+
+    /// Whether it would have room if it were empty.
+    fn could_have_room(&self, cost: u64, limits: &QueueLimits) -> bool {
+        let used_by_others = self.budget.used().saturating_sub(self.bytes);
+        limits.messages > 0
+            && cost <= limits.bytes
+            && used_by_others.saturating_add(cost) <= self.budget.bound
     }
 
     fn add_cost(&mut self, cost: u64) {
@@ -229,6 +241,30 @@ mod tests {
         assert_eq!(budget.used(), cost);
         second.pop();
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_message_that_can_never_fit_drives_out_nothing() {
+        let now = Instant::now();
+        let cost = message(0).message.cost();
+        let limits = QueueLimits { messages: 9, bytes: 2 * cost, overflow: Overflow::DropOldest };
+        let topic = TopicName::parse(b"t").unwrap();
+        let large = Message::own(topic, &[0; 1_000], QoS::AtLeastOnce, false);
+        let large = Queued { message: large, identifiers: None, qos: QoS::AtLeastOnce, retain: false };
+        let mut queue = Queue::new(Arc::new(QueueBudget::new(u64::MAX)));
+        queue.push(message(1), &limits, now);
+        assert_eq!(queue.push(large, &limits, now), Pushed::Dropped);
+        assert_eq!(payloads(&queue), [1]);
+
+        let budget = Arc::new(QueueBudget::new(3 * cost));
+        let (mut first, mut second) = (Queue::new(budget.clone()), Queue::new(budget));
+        second.push(message(1), &limits, now);
+        first.push(message(2), &limits, now);
+        first.push(message(3), &limits, now);
+        assert_eq!(second.push(message(4), &limits, now), Pushed::Displaced(1), "it has room of its own");
+        second.pop();
+        first.push(message(5), &limits, now);
+        assert_eq!((payloads(&first), payloads(&second)), (vec![3, 5], vec![]));
     }
 
     #[test]

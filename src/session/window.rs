@@ -51,11 +51,13 @@ pub struct Window {
     entries: VecDeque<InFlight>,
     next: u16,
     unfinished: u16,
+    /// Identifiers were given out past one that is still in use, so the entries are not in the circle's order.
+    disordered: bool,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), next: 1, unfinished: 0 }
+        Self { entries: VecDeque::new(), next: 1, unfinished: 0, disordered: false }
     }
 }
 
@@ -74,6 +76,13 @@ impl Window {
         content: Option<Queued>,
     ) -> Option<PacketId> {
         let packet_id = self.free_packet_id()?;
+        self.disordered = match (self.entries.front(), self.entries.back()) {
+            (Some(front), Some(back)) => {
+                let span = distance(front.packet_id, back.packet_id);
+                self.disordered || distance(front.packet_id, packet_id) <= span
+            }
+            _ => false,
+        };
         self.entries.push_back(InFlight { packet_id, phase, group, resend: false, content });
         self.unfinished += 1;
         Some(packet_id)
@@ -147,22 +156,26 @@ impl Window {
         }
     }
 
-    /// Whether an identifier stands among the entries. Usually the sequence is unbroken and starts at the front,
-    /// so an identifier behind its end is free; only a turn past a straggler asks for a search.
+    /// Whether an identifier stands among the entries, finished or not.
     fn in_use(&self, packet_id: PacketId) -> bool {
-        let (Some(front), Some(back)) = (self.entries.front(), self.entries.back()) else { return false };
-        let span = distance(front.packet_id, back.packet_id);
-        distance(front.packet_id, packet_id) <= span
-            && self.entries.iter().any(|entry| entry.packet_id == packet_id)
+        self.position(packet_id).is_some()
     }
 
     fn index_of(&self, packet_id: PacketId) -> Option<usize> {
-        let guess = distance(self.entries.front()?.packet_id, packet_id);
-        let found = match self.entries.get(guess) {
-            Some(entry) if entry.packet_id == packet_id => guess,
-            _ => self.entries.iter().position(|entry| entry.packet_id == packet_id)?,
-        };
+        let found = self.position(packet_id)?;
         self.entries.get(found).filter(|entry| entry.phase != Phase::Finished).map(|_| found)
+    }
+
+    /// Where an identifier stands. Usually the entries follow each other on the circle, mostly without a gap; only
+    /// a turn past a straggler asks for a search of all.
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        let front = self.entries.front()?.packet_id;
+        let guess = distance(front, packet_id);
+        match self.entries.get(guess) {
+            Some(entry) if entry.packet_id == packet_id => Some(guess),
+            _ if self.disordered => self.entries.iter().position(|entry| entry.packet_id == packet_id),
+            _ => self.entries.binary_search_by_key(&guess, |entry| distance(front, entry.packet_id)).ok(),
+        }
     }
 }
 
@@ -191,6 +204,22 @@ mod tests {
         }
         assert_eq!(window.unfinished(), 1);
         assert!(window.entries.len() <= 33, "finished entries pile up: {}", window.entries.len());
+    }
+
+    #[test]
+    fn identifiers_past_several_stragglers_are_unique() {
+        for stragglers in [vec![1, 65_535], vec![1, 2, 65_534, 65_535], vec![1, 30_000, 65_535]] {
+            let mut window = Window::default();
+            let mut in_use = std::collections::BTreeSet::new();
+            for number in 1..=200_000_u32 {
+                let id = send(&mut window);
+                assert!(in_use.insert(id), "{id:?} is in use, {stragglers:?}");
+                if number > 65_535 || !stragglers.contains(&number) {
+                    assert!(window.finish(id, Phase::PubAck).is_some());
+                    in_use.remove(&id);
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! Who gets what, once and in which form.
+
+use fulmar::codec::{ReasonCode, SubscriptionOptions};
+
+use crate::bench::{Bench, Guest, Q0, Q1, Q2, Spec, texts};
+
+#[test]
+fn overlapping_subscriptions_bring_one_copy_with_all_identifiers() {
+    let bench = Bench::new();
+    let mut party = bench.connect(&Guest::new("c"));
+    for (filter, identifier, qos) in [("a/b", 1, Q0), ("a/+", 200, Q2), ("#", 0, Q1), ("x", 9, Q2)] {
+        party.subscribe_as(filter, identifier, SubscriptionOptions { qos, ..Default::default() });
+    }
+    bench.publish("a/b", "m", Q2);
+    let got = party.poll(bench.now);
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].qos, Q2, "the highest that was granted");
+    let mut identifiers = [&[0x0B, 1][..], &[0x0B, 200, 1][..]];
+    if got[0].properties.first_chunk() == Some(&[0x0B, 200]) {
+        identifiers.reverse();
+    }
+    assert_eq!(got[0].properties, identifiers.concat());
+}
+
+#[test]
+fn no_local_leaves_out_ones_own_and_nothing_else() {
+    let bench = Bench::new();
+    let mut party = bench.connect(&Guest::new("c"));
+    let no_local = SubscriptionOptions { no_local: true, qos: Q2, ..Default::default() };
+    party.subscribe_as("a/#", 7, no_local);
+    let own = Spec { qos: Q1, publisher: party.handle.publisher, ..Spec::default() };
+    bench.publish_all("a/b", &["own"], &own);
+    bench.publish("a/b", "other", Q1);
+    assert_eq!(texts(&party.poll(bench.now)), ["other"]);
+    // Another subscription of its own brings it, on that one's terms.
+    party.subscribe_as("+/b", 8, SubscriptionOptions { qos: Q0, ..Default::default() });
+    bench.publish_all("a/b", &["own"], &own);
+    let got = party.poll(bench.now);
+    assert_eq!((texts(&got), got[0].qos), (vec!["own".to_owned()], Q0));
+    assert_eq!(got[0].properties, [0x0B, 8]);
+}
+
+#[test]
+fn what_is_too_large_for_one_goes_to_the_others_and_takes_no_slot() {
+    let mut bench = Bench::new();
+    let mut small = bench.connect(&Guest { maximum_packet_size: Some(50), ..Guest::new("s").window(1) });
+    let mut large = bench.connect(&Guest::new("l").window(1));
+    small.subscribe("t", Q2);
+    large.subscribe("t", Q2);
+    for _ in 0..3 {
+        bench.publish("t", [b'x'; 60], Q2);
+        bench.publish("t", "fits", Q2);
+    }
+    assert_eq!(texts(&small.drain(bench.now)), ["fits"; 3]);
+    assert_eq!(large.drain(bench.now).len(), 6);
+    let state = small.handle.lock();
+    assert_eq!((state.session.in_flight(), state.session.queued()), (0, 0));
+    drop(state);
+    assert_eq!(bench.sys("publish/messages/dropped/size"), 3);
+}
+
+#[test]
+fn what_became_too_large_while_it_was_in_flight_gives_its_slot_back() {
+    let bench = Bench::new();
+    let mut party = bench.connect(&Guest::staying("c").window(2));
+    party.subscribe("t", Q1);
+    bench.publish("t", [b'x'; 60], Q1);
+    bench.publish("t", "fits", Q1);
+    bench.publish("t", "later", Q1);
+    assert_eq!(party.poll(bench.now).len(), 2);
+    party.cut(bench.now);
+    let mut party = bench.connect(&Guest { maximum_packet_size: Some(50), ..Guest::staying("c").window(1) });
+    assert_eq!(texts(&party.drain(bench.now)), ["fits", "later"]);
+    assert_eq!(party.handle.lock().session.in_flight(), 0);
+}
+
+#[test]
+fn a_subscription_can_be_renewed_when_there_may_be_no_more() {
+    let bench = Bench::with(|settings| settings.max_subscriptions = 2);
+    let mut party = bench.connect(&Guest::new("c"));
+    party.subscribe("a", Q0);
+    party.subscribe("$share/g/b", Q0);
+    let more = SubscriptionOptions { qos: Q1, ..Default::default() };
+    for filter in ["c", "$share/g/c"] {
+        assert_eq!(party.subscribe_as(filter, 0, more), ReasonCode::QuotaExceeded);
+    }
+    party.subscribe("a", Q2);
+    party.subscribe("$share/g/b", Q2);
+    assert_eq!((bench.broker.subscriptions(), bench.broker.shared_subscriptions()), (2, 1));
+    assert_eq!(party.unsubscribe("a"), ReasonCode::Success);
+    party.subscribe("c", Q0);
+}
+
+#[test]
+fn a_session_that_ended_gets_nothing_through_what_was_cached() {
+    let bench = Bench::new();
+    let mut party = bench.connect(&Guest::staying("c"));
+    party.subscribe("a/b", Q1);
+    assert!(bench.publish("a/b", "1", Q1).routed.matched);
+    let mut next = bench.connect(&Guest { clean_start: true, ..Guest::staying("c") });
+    assert!(!bench.publish("a/b", "2", Q1).routed.matched);
+    assert!(next.poll(bench.now).is_empty());
+    assert_eq!(bench.broker.subscriptions(), 0);
+}
