@@ -1,8 +1,9 @@
 //! A session as the broker holds it: the session's own state and what the broker knows about it, under one lock.
 //!
 //! Owner: the registry; also held by the trie, by match caches, by shared groups and by the connection. What always
-//! holds: of all session locks a thread holds at most one, and takes no other lock but the deadlines' under it; a
-//! shared group's lock is taken before a member's. An ended session takes nothing any more and never comes back.
+//! holds: of all session locks a thread holds at most one, and takes no other lock under it but the leaves (the
+//! deadlines, the retained tree); a shared group's lock is taken before a member's. An ended session takes nothing
+//! any more and never comes back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

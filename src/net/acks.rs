@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use crate::codec::PacketType;
 use crate::session::BufferPool;
 use crate::store::{CommitSeq, Store};
 
@@ -23,7 +24,12 @@ struct Held {
     bytes: VecDeque<u8>,
     /// Of each packet: what it waits for, and its length.
     packets: VecDeque<(CommitSeq, usize)>,
+    /// How many of them are PUBACKs.
+    pubacks: usize,
 }
+
+/// How a PUBACK begins.
+const PUBACK: u8 = PacketType::PubAck.first_byte();
 
 impl Acks {
     /// Adds one packet that `write` appends to a buffer.
@@ -45,6 +51,7 @@ impl Acks {
         write(&mut packet);
         let held = self.held.get_or_insert_default();
         held.packets.push_back((sequence, packet.len()));
+        held.pubacks += usize::from(packet.first() == Some(&PUBACK));
         held.bytes.extend(packet);
     }
 
@@ -54,6 +61,7 @@ impl Acks {
         let Some(held) = &mut self.held else { return };
         let committed = store.committed();
         while let Some((_, length)) = held.packets.front().filter(|(sequence, _)| *sequence <= committed) {
+            held.pubacks -= usize::from(*length > 0 && held.bytes.front() == Some(&PUBACK));
             self.ready.extend(held.bytes.drain(..*length));
             held.packets.pop_front();
         }
@@ -66,6 +74,11 @@ impl Acks {
     /// Packets that wait for the store.
     pub fn held(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.packets.len())
+    }
+
+    /// PUBACKs that wait for the store: so many QoS 1 messages of the client's are in flight.
+    pub fn held_pubacks(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.pubacks)
     }
 
     /// Bytes ready to be written.

@@ -29,6 +29,9 @@ const READS_PER_POLL: usize = 2;
 /// Acknowledgements waiting to be written beyond which nothing more is read from the client.
 const ACKS_SOFT: usize = 64 * 1024;
 
+/// Answers waiting for the store beyond which nothing more is read from the client.
+const HELD_SOFT: usize = 16 * 1024;
+
 /// A packet that is longer than this gathers in a buffer of its own.
 const LARGE_PACKET: usize = READ_BUFFER / 2;
 
@@ -125,10 +128,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(failure) => self.ending = Some(failure),
             }
         }
+        let was_clogged = self.is_clogged();
         // Subscribers are woken once for the whole batch, before our own writing takes its time.
         self.shared.broker.settle(&mut scratch.report);
         if let Err(failure) = self.write(cx, heard, scratch, now) {
             return Poll::Ready(failure);
+        }
+        if was_clogged && !self.is_clogged() {
+            // The socket was not asked for input, so it would not wake anybody.
+            cx.waker().wake_by_ref();
         }
         match self.ending.take() {
             Some(failure) if self.unwritten.is_none() || failure.is_gone() => Poll::Ready(failure),
@@ -343,7 +351,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn is_clogged(&self) -> bool {
-        self.unwritten.is_some() && self.inbound.acks.ready() > ACKS_SOFT
+        let acks = &self.inbound.acks;
+        (self.unwritten.is_some() && acks.ready() > ACKS_SOFT) || acks.held() > HELD_SOFT
     }
 }
 

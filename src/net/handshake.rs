@@ -66,12 +66,17 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Option<Box<Started<S>>> {
     let shared = &open.shared;
     let mut buffer = Vec::new();
+    // Made before the question: whoever stops the broker says so first and then notifies those that wait.
+    let stopping = shared.stopping.notified();
+    if shared.broker.is_stopping() {
+        return None;
+    }
     let first = tokio::select! {
         biased;
         first = tokio::time::timeout(shared.connect_timeout, read_connect(&mut stream, &mut buffer, shared)) => {
             first.unwrap_or(Err(Failure::ConnectTimeout))
         }
-        () = shared.stopping.notified() => return None,
+        () = stopping => return None,
     };
     let started = match first {
         Ok(length) => start(stream, open, peer, &buffer, length).await,

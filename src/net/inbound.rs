@@ -301,7 +301,8 @@ impl Inbound {
     /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
     fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
         let most = self.broker.settings.receive_maximum;
-        let held = self.acks.held();
+        // QoS 2 messages whose PUBREC is held are among the unreleased ones.
+        let held = self.acks.held_pubacks();
         let mut is_new = true;
         let mut in_flight = self.unreleased + held;
         if kind == AckKind::PubRec {
@@ -311,7 +312,7 @@ impl Inbound {
             in_flight = self.unreleased + held;
         } else {
             // What is acknowledged at once is in flight alone; what waits for the store piles up.
-            in_flight += if held > 0 { owed + 1 } else { 1 };
+            in_flight += if self.acks.held() > 0 { owed + 1 } else { 1 };
         }
         if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
             if !self.leniencies.receive_maximum {

@@ -140,8 +140,8 @@ impl Running {
         for listening in &self.listening {
             listening.stop();
         }
-        self.shared.stop_handshakes();
         self.broker.stop(Close::ServerShuttingDown);
+        self.shared.stop_handshakes();
         if tokio::time::timeout(self.shutdown_timeout, self.shared.closed()).await.is_err() {
             tracing::warn!(
                 connections = self.connections(),

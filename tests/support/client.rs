@@ -79,6 +79,21 @@ impl RawClient {
         self.stream.set_read_timeout(Some(patience)).unwrap();
     }
 
+    /// How long writes wait from now on.
+    pub fn set_write_patience(&mut self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).unwrap();
+    }
+
+    /// Sends as much as the connection takes; 0 when it takes no more within the patience for writes.
+    pub fn send_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.write(bytes).unwrap_or(0)
+    }
+
+    /// Reads and forgets some bytes; whether there may be more.
+    pub fn is_more(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 4096]), Ok(count) if count > 0)
+    }
+
     /// The CONNACK this client was accepted with.
     pub fn accepted(&self) -> &ConnAckView {
         self.connack.as_ref().expect("made by Connect::open")
