@@ -17,6 +17,8 @@ const MQTT_PROTOCOLS: &[&[u8]] = &[b"mqtt"];
 /// See the module.
 #[derive(Debug)]
 pub struct Entrance {
+    /// The listener's name.
+    pub name: String,
     /// What all listeners share.
     pub shared: Arc<Shared>,
     /// What is spoken below MQTT.
@@ -45,6 +47,7 @@ impl Entrance {
     pub fn new(listener: &Listener, shared: Arc<Shared>) -> Result<Arc<Self>, TlsError> {
         let connect_timeout = shared.connect_timeout;
         Ok(Arc::new(Self {
+            name: listener.name.clone(),
             transport: Transport::load(listener)?,
             leniencies: listener.leniencies,
             handshake_timeout: connect_timeout,

@@ -6,6 +6,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::auth::{Refused, Why};
 use crate::broker::{Refusal, SubscribeError};
 use crate::codec::{Answer, DecodeError, PacketType, ProtocolVersion, ReasonCode};
 use crate::session::Close;
@@ -41,6 +42,9 @@ pub enum Failure {
     /// The CONNECT was refused.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// Nobody knows the client, which claims to be what the first text says.
+    #[error("refused: {0}: {1}")]
+    NotAuthenticated(String, Refused),
     /// There are too many connections.
     #[error("refused: there are limits.max_connections connections already")]
     TooManyConnections,
@@ -124,6 +128,9 @@ impl Failure {
             // 3.1.1 has no return code for it [MQTT-3.2.2-6 of 3.1.1].
             Self::Refused(Refusal::WillTopic(_)) if version != ProtocolVersion::V5 => return None,
             Self::Refused(refusal) => return Some(Answer::refusing(version, refusal.reason())),
+            Self::NotAuthenticated(_, refused) => {
+                return Some(Answer::refusing(version, reason_of(refused.why)));
+            }
             Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
             Self::Decode(error) => return Some(error.answer(version)),
             Self::SecondConnect
@@ -195,6 +202,7 @@ impl Failure {
             | Self::TooManyConnections
             | Self::AnswerTooLarge(_)
             | Self::Refused(_)
+            | Self::NotAuthenticated(..)
             | Self::Close(_) => false,
             Self::Decode(_)
             | Self::SecondConnect
@@ -210,6 +218,15 @@ impl Failure {
             | Self::Subscribe(_)
             | Self::SessionExpiryInterval => true,
         }
+    }
+}
+
+/// What a client that nobody knows is told; in 3.x this becomes a return code.
+fn reason_of(why: Why) -> ReasonCode {
+    match why {
+        Why::WrongCredentials => ReasonCode::BadUserNameOrPassword,
+        Why::Anonymous | Why::Unknown => ReasonCode::NotAuthorized,
+        Why::Busy | Why::TooLate => ReasonCode::ServerBusy,
     }
 }
 
