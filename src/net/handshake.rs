@@ -57,7 +57,6 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 struct Started<S> {
     connection: Connection<S>,
     peer: Option<SocketAddr>,
-    version: ProtocolVersion,
 }
 
 /// Waits for the CONNECT and gives the connection its session, or tells the client why not.
@@ -174,7 +173,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         return Err((stream, failure));
     }
     let connection = Connection::new(stream, shared.clone(), link, inbound, behind.to_vec());
-    Ok(Box::new(Started { connection, peer, version }))
+    Ok(Box::new(Started { connection, peer }))
 }
 
 /// Finds out who sent a CONNECT.
@@ -207,9 +206,9 @@ fn describe(connect: &Connect<'_>) -> String {
 
 /// Settles what an ended connection leaves behind.
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
-    let Started { connection, peer, version } = *started;
+    let Started { connection, peer } = *started;
     let Parts { mut stream, shared, link, inbound } = connection.into_parts();
-    let handle = inbound.handle().clone();
+    let (handle, version) = (inbound.handle().clone(), inbound.version());
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
     let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };

@@ -108,6 +108,11 @@ impl Inbound {
         }
     }
 
+    /// What the client speaks.
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
     /// The session it speaks to.
     pub fn handle(&self) -> &Arc<SessionHandle> {
         &self.handle

@@ -14,6 +14,7 @@
 
 mod aliases;
 mod deliver;
+mod frames;
 mod link;
 mod outbox;
 mod queue;
