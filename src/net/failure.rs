@@ -84,6 +84,9 @@ pub enum Failure {
     /// [MQTT-3.1.2-24]
     #[error("its maximum packet size is too small for the {0} it has to get")]
     AnswerTooLarge(PacketType),
+    /// [MQTT-4.3.2-5], [MQTT-4.3.3-5]
+    #[error("it sent {0} for packet identifier {1}, which does not belong to what is in flight under it")]
+    ContradictoryAcknowledgement(PacketType, u16),
     /// A SUBSCRIBE that is wrong as a whole.
     #[error("a SUBSCRIBE is wrong: {0}")]
     Subscribe(#[from] SubscribeError),
@@ -135,6 +138,7 @@ impl Failure {
             Self::Decode(error) => return Some(error.answer(version)),
             Self::SecondConnect
             | Self::UnexpectedPacket(_)
+            | Self::ContradictoryAcknowledgement(..)
             | Self::TopicAliasUnknown(_)
             | Self::SubscriptionIdentifier
             | Self::Subscribe(SubscribeError::NoLocalOnShared)
@@ -207,6 +211,7 @@ impl Failure {
             Self::Decode(_)
             | Self::SecondConnect
             | Self::UnexpectedPacket(_)
+            | Self::ContradictoryAcknowledgement(..)
             | Self::TopicAliasTooLarge(..)
             | Self::TopicAliasUnknown(_)
             | Self::Topic(_)
