@@ -1,9 +1,10 @@
-//! The command line: `fulmar run`, `fulmar check` and `fulmar passwd`, what they take and how they end.
+//! The command line: `fulmar run`, `fulmar check`, `fulmar passwd` and `fulmar acl`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
+mod acl;
 mod logging;
 mod passwd;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::acl::AclCommand;
 use self::passwd::PasswdCommand;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, check_text, load};
@@ -47,6 +49,9 @@ enum Command {
     /// Add, remove or check the users of a password file; the password is asked for, or read from standard input
     #[command(subcommand)]
     Passwd(PasswdCommand),
+    /// Ask the rules about what clients may do
+    #[command(subcommand)]
+    Acl(AclCommand),
 }
 
 #[derive(Debug, Default, Args)]
@@ -95,6 +100,7 @@ where
     let done = match arguments.command {
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
+        Some(Command::Acl(command)) => acl::acl(command),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };

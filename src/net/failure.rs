@@ -7,7 +7,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::auth::{Refused, Why};
-use crate::broker::{Refusal, SubscribeError};
+use crate::broker::{Denial, Refusal, SubscribeError};
 use crate::codec::{Answer, DecodeError, PacketType, ProtocolVersion, ReasonCode};
 use crate::session::Close;
 use crate::topic::TopicError;
@@ -69,6 +69,9 @@ pub enum Failure {
     /// §4.7.2
     #[error("it published to $SYS, which belongs to the broker")]
     SystemTopic,
+    /// It may not publish there, and a 3.x client cannot be told otherwise.
+    #[error("it published where it may not: {0}")]
+    PublishDenied(Denial),
     /// [MQTT-3.3.4-6]
     #[error("it sent a PUBLISH with a subscription identifier")]
     SubscriptionIdentifier,
@@ -153,7 +156,7 @@ impl Failure {
                 | TopicError::MisplacedSingleLevel
                 | TopicError::MalformedShare,
             ) => ReasonCode::TopicNameInvalid,
-            Self::SystemTopic => ReasonCode::NotAuthorized,
+            Self::SystemTopic | Self::PublishDenied(_) => ReasonCode::NotAuthorized,
             Self::ReceiveMaximumExceeded(_) => ReasonCode::ReceiveMaximumExceeded,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
@@ -207,6 +210,7 @@ impl Failure {
             | Self::AnswerTooLarge(_)
             | Self::Refused(_)
             | Self::NotAuthenticated(..)
+            | Self::PublishDenied(_)
             | Self::Close(_) => false,
             Self::Decode(_)
             | Self::SecondConnect

@@ -14,6 +14,7 @@ mod inbound;
 mod listener;
 mod log;
 mod peer;
+mod permit;
 mod scratch;
 mod tls;
 mod transport;
@@ -32,6 +33,7 @@ pub use tls::{AlternativeNames, Certificate, ClientCertificate, Moment, TlsError
 use self::log::LineBudget;
 use crate::auth::Auth;
 use crate::broker::Broker;
+use crate::config::DeniedPublish;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -47,6 +49,10 @@ pub struct Shared {
     /// Connections at a time.
     pub max_connections: usize,
     lines: LineBudget,
+    /// Of their own, so that a client that is denied much hides nobody who comes and goes.
+    denials: LineBudget,
+    /// What happens to a 3.x client that publishes where it may not.
+    denied_publish: DeniedPublish,
     open: AtomicUsize,
     refusing: AtomicUsize,
     all_closed: Notify,
@@ -61,6 +67,7 @@ impl Shared {
         connect_timeout: Duration,
         publisher_stall: Duration,
         max_connections: usize,
+        denied_publish: DeniedPublish,
     ) -> Arc<Self> {
         Arc::new(Self {
             broker,
@@ -69,6 +76,8 @@ impl Shared {
             publisher_stall,
             max_connections,
             lines: LineBudget::new(),
+            denials: LineBudget::new(),
+            denied_publish,
             open: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             all_closed: Notify::new(),

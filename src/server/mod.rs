@@ -113,13 +113,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<Running, StartError> {
     let now = Instant::now();
     let broker = Broker::new(settings::broker(&config), store, now);
-    let policy = Policy::load(&config).map_err(StartError::Auth)?;
+    let auth = Auth::new(Policy::load(&config).map_err(StartError::Auth)?);
+    if let Some(acl) = auth.acl() {
+        broker.set_rules(Some(acl));
+    }
     let shared = Shared::new(
         broker.clone(),
-        Auth::new(policy),
+        auth,
         config.limits.connect_timeout,
         config.limits.publisher_stall,
         settings::bound(config.limits.max_connections.into()),
+        config.auth.denied_publish,
     );
     let mut listening = Vec::new();
     for listener in &config.listeners {

@@ -7,6 +7,7 @@ mod support;
 
 mod flood;
 mod passwords;
+mod rules;
 
 use std::fs;
 use std::io::Write;
