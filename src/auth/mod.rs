@@ -7,6 +7,7 @@
 //! thread that serves clients.
 
 pub mod acl;
+mod changes;
 mod hashing;
 mod password;
 mod password_file;
@@ -18,12 +19,14 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use thiserror::Error;
 
+pub use changes::Changes;
 pub use password::{Password, PasswordError};
 pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
 pub use policy::Policy;
 
 use self::acl::Acl;
 use self::hashing::{Hashing, Verdict};
+use crate::config::DeniedPublish;
 
 /// What is known of a client when it asks to be let in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,6 +131,18 @@ impl Auth {
     /// The rules about what clients may do, if there are any.
     pub fn acl(&self) -> Option<Arc<Acl>> {
         self.policy.read().acl.clone()
+    }
+
+    /// What happens to a 3.x client that publishes where it may not.
+    pub fn denied_publish(&self) -> DeniedPublish {
+        self.policy.read().settings.denied_publish
+    }
+
+    /// Puts another policy in force, at once and for everyone; what is different in it.
+    pub fn replace(&self, policy: Policy) -> Changes {
+        let policy = Arc::new(policy);
+        let old = std::mem::replace(&mut *self.policy.write(), policy.clone());
+        Changes::between(&old, &policy)
     }
 
     /// Finds out who a client of a listener is.

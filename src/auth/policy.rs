@@ -18,8 +18,10 @@ pub struct Policy {
     pub(super) settings: config::Auth,
     /// `None`: there are no rules, and everyone may do everything.
     pub(super) acl: Option<Arc<Acl>>,
+    /// The users with passwords.
+    pub(super) passwords: Option<Arc<PasswordFile>>,
     /// By the listener's name.
-    doors: HashMap<Box<str>, Door>,
+    pub(super) doors: HashMap<Box<str>, Door>,
 }
 
 /// Whom one listener lets in.
@@ -27,6 +29,13 @@ pub struct Policy {
 pub(super) struct Door {
     pub(super) allow_anonymous: bool,
     pub(super) authenticators: Vec<Authenticator>,
+}
+
+impl Door {
+    /// Whom it lets in, told apart by the names of those who are asked.
+    pub(super) fn summary(&self) -> (bool, Vec<&'static str>) {
+        (self.allow_anonymous, self.authenticators.iter().map(Authenticator::name).collect())
+    }
 }
 
 /// Where nobody enters.
@@ -73,7 +82,8 @@ impl Policy {
             let door = Door { allow_anonymous: listener.allow_anonymous, authenticators };
             (listener.name.as_str().into(), door)
         });
-        Self { settings: config.auth.clone(), acl, doors: doors.collect() }
+        let doors = doors.collect();
+        Self { settings: config.auth.clone(), acl, passwords, doors }
     }
 
     /// The rules about what clients may do, if there are any.

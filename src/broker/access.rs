@@ -18,6 +18,7 @@ use crate::auth::Identity;
 use crate::auth::acl::{Acl, Decision, Permissions, Subject};
 use crate::codec::Will;
 use crate::routing::FilterId;
+use crate::session::Close;
 use crate::topic::{TopicFilter, TopicName};
 
 /// The rules in force.
@@ -78,6 +79,22 @@ impl Broker {
         self.counters.add(Counter::DroppedDenied, dropped);
         self.rules.changes.fetch_add(1, Ordering::AcqRel);
         self.generations.all_changed();
+    }
+
+    /// Ends the connections of everyone for whom `is_one` holds; how many those were.
+    pub fn close_where(&self, close: Close, is_one: impl Fn(&Identity) -> bool) -> usize {
+        let mut closed = 0;
+        for handle in self.registry.all() {
+            let mut state = handle.lock();
+            if !state.identity.as_deref().is_some_and(&is_one) {
+                continue;
+            }
+            let waker = state.session.link.as_mut().and_then(|link| link.request_close(close));
+            drop(state);
+            closed += usize::from(waker.is_some());
+            waker.into_iter().for_each(std::task::Waker::wake);
+        }
+        closed
     }
 
     /// What a session's client may do; `None`: everything.

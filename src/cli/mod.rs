@@ -82,11 +82,11 @@ struct CheckArguments {
     config: Option<PathBuf>,
 }
 
-/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration, after
+/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration and where that came from, after
 /// logging has begun, and returns when the broker has ended.
 pub fn main<S>(arguments: impl IntoIterator<Item = OsString>, serve: S) -> ExitCode
 where
-    S: FnOnce(Config) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -116,13 +116,14 @@ where
 
 fn run<S>(arguments: RunArguments, serve: S) -> Result<(), Box<dyn Error>>
 where
-    S: FnOnce(Config) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
 {
-    let config = load(&arguments.into_sources()).map_err(refusal)?;
+    let sources = arguments.into_sources();
+    let config = load(&sources).map_err(refusal)?;
     // The server reads them again; here they are told like everything else that is wrong.
     Policy::load(&config).map_err(refusal)?;
     init_logging(&config.log).map_err(|error| format!("fulmar: {error}"))?;
-    serve(config).map_err(|error| format!("fulmar: {error}").into())
+    serve(config, sources).map_err(|error| format!("fulmar: {error}").into())
 }
 
 fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {

@@ -162,6 +162,7 @@ impl Failure {
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
             Self::Close(Close::TakenOver) => ReasonCode::SessionTakenOver,
             Self::Close(Close::KeepAliveTimeout) => ReasonCode::KeepAliveTimeout,
+            Self::Close(Close::NotAuthorized) => ReasonCode::NotAuthorized,
             Self::Close(Close::WriteTimeout) => ReasonCode::QuotaExceeded,
             Self::Close(Close::ServerShuttingDown | Close::Aborted) => ReasonCode::ServerShuttingDown,
         };
@@ -244,6 +245,7 @@ fn close_text(close: Close) -> &'static str {
         Close::TakenOver => "another connection took the session over",
         Close::KeepAliveTimeout => "nothing came for one and a half times its keep alive",
         Close::WriteTimeout => "it has read nothing for limits.write_timeout",
+        Close::NotAuthorized => "its user was removed or has another password",
         Close::ServerShuttingDown => "the broker stops",
         Close::Aborted => "the broker stops and did not wait any longer",
     }

@@ -324,7 +324,7 @@ impl Inbound {
         let denial = self.permits.as_ref().and_then(|permits| permits.denial(&run.topic, run.permit));
         let Some(denial) = denial else { return Ok(()) };
         self.log_denial(&denial, batch.now);
-        let close = self.shared.denied_publish == DeniedPublish::Close;
+        let close = self.shared.auth.denied_publish() == DeniedPublish::Close;
         if close && self.version != ProtocolVersion::V5 {
             Err(Failure::PublishDenied(denial))
         } else {

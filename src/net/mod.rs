@@ -33,7 +33,6 @@ pub use tls::{AlternativeNames, Certificate, ClientCertificate, Moment, TlsError
 use self::log::LineBudget;
 use crate::auth::Auth;
 use crate::broker::Broker;
-use crate::config::DeniedPublish;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -51,8 +50,6 @@ pub struct Shared {
     lines: LineBudget,
     /// Of their own, so that a client that is denied much hides nobody who comes and goes.
     denials: LineBudget,
-    /// What happens to a 3.x client that publishes where it may not.
-    denied_publish: DeniedPublish,
     open: AtomicUsize,
     refusing: AtomicUsize,
     all_closed: Notify,
@@ -67,7 +64,6 @@ impl Shared {
         connect_timeout: Duration,
         publisher_stall: Duration,
         max_connections: usize,
-        denied_publish: DeniedPublish,
     ) -> Arc<Self> {
         Arc::new(Self {
             broker,
@@ -77,7 +73,6 @@ impl Shared {
             max_connections,
             lines: LineBudget::new(),
             denials: LineBudget::new(),
-            denied_publish,
             open: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             all_closed: Notify::new(),

@@ -7,6 +7,7 @@ mod support;
 
 mod flood;
 mod passwords;
+mod reload;
 mod rules;
 
 use std::fs;
