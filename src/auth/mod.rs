@@ -9,12 +9,14 @@
 pub mod acl;
 mod changes;
 mod hashing;
+pub mod jwt;
 mod password;
 mod password_file;
 mod policy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::RwLock;
 use thiserror::Error;
@@ -26,6 +28,7 @@ pub use policy::Policy;
 
 use self::acl::Acl;
 use self::hashing::{Hashing, Verdict};
+use self::jwt::{TokenError, Tokens};
 use crate::config::DeniedPublish;
 
 /// What is known of a client when it asks to be let in.
@@ -55,6 +58,10 @@ pub struct Identity {
     pub user: Option<Arc<str>>,
     /// The groups it is in by word of the authenticator.
     pub groups: Box<[Arc<str>]>,
+    /// Rules of its own, in place of all others.
+    pub rules: Option<Arc<Acl>>,
+    /// When it is not known any more who it is.
+    pub expires: Option<Instant>,
     /// Who found out.
     pub authenticator: &'static str,
 }
@@ -62,12 +69,17 @@ pub struct Identity {
 impl Identity {
     /// A client that nobody asked who it is.
     pub fn anonymous() -> Self {
-        Self { user: None, groups: Box::default(), authenticator: "anonymous" }
+        Self { user: None, groups: Box::default(), rules: None, expires: None, authenticator: "anonymous" }
     }
 
     /// A user without groups.
     pub fn of_user(user: &str, authenticator: &'static str) -> Self {
-        Self { user: Some(user.into()), groups: Box::default(), authenticator }
+        Self { user: Some(user.into()), authenticator, ..Self::anonymous() }
+    }
+
+    /// Whether the same may be done by both.
+    pub fn has_rights_of(&self, other: &Self) -> bool {
+        self.user == other.user && self.groups == other.groups && self.rules == other.rules
     }
 }
 
@@ -93,6 +105,9 @@ pub enum Why {
     /// No authenticator takes what it says.
     #[error("no authenticator takes credentials of this kind")]
     Unknown,
+    /// Its token is refused.
+    #[error("the token is refused: {0}")]
+    Token(TokenError),
     /// Too many logins wait already.
     #[error("auth.hashing_queue logins wait already")]
     Busy,
@@ -112,6 +127,7 @@ enum Answer {
 #[derive(Debug)]
 enum Authenticator {
     PasswordFile(Arc<PasswordFile>),
+    Jwt(Arc<Tokens>),
 }
 
 /// See the module. Shared by all connections.
@@ -179,11 +195,20 @@ impl Authenticator {
     fn name(&self) -> &'static str {
         match self {
             Self::PasswordFile(_) => "password-file",
+            Self::Jwt(_) => "jwt",
         }
     }
 
     async fn ask(&self, credentials: &Credentials<'_>, hashing: &Hashing) -> Answer {
         match self {
+            Self::Jwt(tokens) => {
+                let given = credentials.password.unwrap_or_default();
+                match tokens.check(given, SystemTime::now(), Instant::now()) {
+                    Some(Ok(identity)) => Answer::Yes(identity),
+                    Some(Err(error)) => Answer::No(Why::Token(error)),
+                    None => Answer::NotMine,
+                }
+            }
             Self::PasswordFile(file) => {
                 let Some(user) = credentials.username else { return Answer::NotMine };
                 // Without a password there is nothing to be right; it is hashed all the same.
@@ -203,7 +228,7 @@ impl Authenticator {
 mod tests {
     use super::*;
     use crate::config::{AuthenticatorKind, Config, Listener};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const USERS: &str =
         "alice:$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$8HwZdQx1hBJcZkN1mHPZTOJDkBi6Yv4M1ljXSc9M4Kc\n";
@@ -215,7 +240,7 @@ mod tests {
         let listener =
             Listener { allow_anonymous, authenticators: kinds.to_vec(), ..Listener::tcp("door", address) };
         let config = Config { listeners: vec![listener], ..Config::default() };
-        Auth::new(Policy::new(&config, Some(Arc::new(users)), None))
+        Auth::new(Policy::new(&config, Some(Arc::new(users)), None, None))
     }
 
     fn ask(auth: &Auth, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Why> {

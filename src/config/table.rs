@@ -456,7 +456,7 @@ macro_rules! words {
     };
 }
 
-words!(AuthenticatorKind { PasswordFile = "password-file" });
+words!(AuthenticatorKind { PasswordFile = "password-file", Jwt = "jwt" });
 words!(DeniedPublish { Ignore = "ignore", Close = "close" });
 words!(AclAction { Allow = "allow", Deny = "deny" });
 words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });

@@ -9,6 +9,7 @@ mod flood;
 mod passwords;
 mod reload;
 mod rules;
+mod tokens;
 
 use std::fs;
 use std::io::Write;
