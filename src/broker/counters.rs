@@ -29,6 +29,8 @@ pub enum Counter {
     SocketsAccepted,
     ConnectionsAccepted,
     ConnectionsRefused,
+    /// Among them those of which nobody knew who they were.
+    LoginsRefused,
     SessionsExpired,
     Takeovers,
     PublisherStalls,

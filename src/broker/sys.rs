@@ -84,6 +84,7 @@ impl SysReporter {
             ("clients/expired", count(Counter::SessionsExpired)),
             ("clients/takeovers", count(Counter::Takeovers)),
             ("clients/refused", count(Counter::ConnectionsRefused)),
+            ("clients/refused/login", count(Counter::LoginsRefused)),
             ("messages/received", count(Counter::PacketsReceived)),
             ("messages/sent", count(Counter::PacketsSent)),
             ("messages/stored", retained.to_string()),

@@ -1,10 +1,11 @@
-//! The command line: `fulmar run` and `fulmar check`, what they take and how they end.
+//! The command line: `fulmar run`, `fulmar check` and `fulmar passwd`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
 mod logging;
+mod passwd;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -15,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::passwd::PasswdCommand;
+use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
 use crate::server;
 
@@ -41,6 +44,9 @@ enum Command {
     Run(RunArguments),
     /// Check a configuration, tell everything that is wrong with it, and run nothing
     Check(CheckArguments),
+    /// Add, remove or check the users of a password file; the password is asked for, or read from standard input
+    #[command(subcommand)]
+    Passwd(PasswdCommand),
 }
 
 #[derive(Debug, Default, Args)]
@@ -90,6 +96,7 @@ where
     let done = match arguments.command {
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
+        Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };
     match done {
@@ -107,6 +114,8 @@ where
     S: FnOnce(Config) -> Result<(), Box<dyn Error>>,
 {
     let config = load(&arguments.into_sources()).map_err(refusal)?;
+    // The server reads them again; here they are told like everything else that is wrong.
+    Policy::load(&config).map_err(refusal)?;
     init_logging(&config.log).map_err(|error| format!("fulmar: {error}"))?;
     serve(config).map_err(|error| format!("fulmar: {error}").into())
 }
@@ -121,6 +130,7 @@ fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {
         let faults: Vec<_> = faults.iter().map(|fault| format!("{what}: {fault}")).collect();
         return Err(faults.join("\n").into());
     }
+    Policy::load(&config).map_err(refusal)?;
     let listeners: Vec<_> = config
         .listeners
         .iter()

@@ -1,7 +1,7 @@
 //! The documentation of every key, as a TOML file that sets each to its default: `examples/fulmar.toml`.
 
 use super::key::Key;
-use super::table::{KEYS, SECTIONS, listener_keys};
+use super::table::{SECTIONS, keys, listener_keys};
 use super::{Config, Listener};
 
 const WIDTH: usize = 100;
@@ -44,7 +44,7 @@ pub fn example() -> String {
         text.push('\n');
         comment(&mut text, doc);
         text.push_str(&format!("[{section}]\n"));
-        rows(&mut text, KEYS.iter().filter(|key| section_of(key.name) == *section), &defaults);
+        rows(&mut text, keys().filter(|key| section_of(key.name) == *section), &defaults);
     }
     text
 }

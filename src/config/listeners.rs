@@ -1,7 +1,7 @@
 //! The `[[listeners]]` of a file: a list of tables, each read by its own keys and then checked as a whole.
 //!
-//! Called by `load.rs` while it reads a file. A listener's address must be written, and so must be the choice
-//! to let everyone in where others can reach it; all else has a default.
+//! Called by `load.rs` while it reads a file. A listener's address must be written; all else has a default. Whom it
+//! lets in is settled in `auth.rs`, when everything is read.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -80,31 +80,14 @@ impl Loader {
             self.report(place, fault);
         }
         let anonymity_said = table.contains_key("allow_anonymous");
-        self.check_listener(file.place(path), path, &listener, anonymity_said);
+        self.listener_places.push((file.place(path), anonymity_said));
+        self.check_listener(file.place(path), path, &listener);
         self.config.listeners.push(listener);
     }
 
-    /// What is right key by key and may still be wrong: open to the world without saying so, taken twice.
-    fn check_listener(&mut self, place: Place, path: &str, listener: &Listener, anonymity_said: bool) {
+    /// What is right key by key and may still be wrong: taken twice.
+    fn check_listener(&mut self, place: Place, path: &str, listener: &Listener) {
         let address = listener.address;
-        if !anonymity_said && !address.ip().is_loopback() {
-            let expectation = format!(
-                "{address} can be reached from other machines, and this version knows no passwords; write \
-                 allow_anonymous = true below this listener if everyone who reaches it may connect, or \
-                 listen on 127.0.0.1 only"
-            );
-            let key = format!("{path}.allow_anonymous");
-            self.report(place.clone(), Fault::Missing { key, expectation });
-        }
-        if !listener.allow_anonymous {
-            self.report(
-                place.clone(),
-                Fault::Conflict(format!(
-                    "{path}.allow_anonymous = false: this version knows no passwords, so nobody could connect; \
-                     write true or remove the listener"
-                )),
-            );
-        }
         let twins = self.config.listeners.iter().enumerate();
         let faults: Vec<_> = twins
             .flat_map(|(index, other)| {

@@ -10,7 +10,7 @@ use ::config::{ConfigError, Environment, File, FileFormat, Source, Value, ValueK
 
 use super::lines::line_of;
 use super::problem::{Fault, Place, Problem, Problems, closest};
-use super::table::{KEYS, SECTIONS};
+use super::table::{SECTIONS, keys};
 use super::{Config, Listener};
 
 /// What the names of the environment variables begin with; `__` also stands between section and key.
@@ -51,15 +51,18 @@ pub fn load(sources: &Sources) -> Result<Config, Problems> {
     loader.environment(sources.environment.clone());
     loader.flags(&sources.flags);
     loader.check_limits();
+    loader.check_auth();
     if !sources.listeners.is_empty() {
         loader.config.listeners.clone_from(&sources.listeners);
+        loader.listener_places.clear();
+        loader.check_doors();
     }
     if loader.problems.is_empty() { Ok(loader.config) } else { Err(Problems(loader.problems)) }
 }
 
 /// Whether a key takes a text, for flags that are checked where they are read; else what was expected.
 pub fn check_text(key: &str, text: &str) -> Result<(), String> {
-    match KEYS.iter().find(|known| known.name == key) {
+    match keys().find(|known| known.name == key) {
         Some(known) => known.apply_text(&mut Config::default(), text),
         None => Err(format!("there is no such key as {key}")),
     }
@@ -70,8 +73,10 @@ pub fn check_text(key: &str, text: &str) -> Result<(), String> {
 pub(super) struct Loader {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
+    /// Of each listener of the file: where it is written, and whether it says `allow_anonymous`.
+    pub(super) listener_places: Vec<(Place, bool)>,
     /// Where each key was set last.
-    places: HashMap<&'static str, Place>,
+    pub(super) places: HashMap<&'static str, Place>,
 }
 
 /// The file that is being read.
@@ -133,7 +138,7 @@ impl Loader {
 
     fn set_from_file(&mut self, file: &TomlFile<'_>, name: &str, value: &ValueKind) {
         let place = file.place(name);
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+        let Some(key) = keys().find(|key| key.name == name) else {
             return self.unknown(place, name);
         };
         match key.apply(&mut self.config, value) {
@@ -171,8 +176,8 @@ impl Loader {
 
     /// `spell` writes a key the way this source does.
     fn set_from_text(&mut self, place: impl Into<Place>, name: &str, text: &str, spell: fn(&str) -> String) {
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            let suggestion = closest(name, KEYS.iter().map(|key| key.name)).map(spell);
+        let Some(key) = keys().find(|key| key.name == name) else {
+            let suggestion = closest(name, keys().map(|key| key.name)).map(spell);
             return self.report(place, Fault::UnknownKey { key: name.to_owned(), suggestion });
         };
         match key.apply_text(&mut self.config, text) {
@@ -196,7 +201,7 @@ impl Loader {
     }
 
     fn unknown(&mut self, place: Place, name: &str) {
-        let known = KEYS.iter().map(|key| key.name);
+        let known = keys().map(|key| key.name);
         let known = known.chain(SECTIONS.iter().map(|(section, _)| *section)).chain([LISTENERS]);
         let suggestion = closest(name, known).map(str::to_owned);
         self.report(place, Fault::UnknownKey { key: name.to_owned(), suggestion });
@@ -309,7 +314,8 @@ mod tests {
     /// Each key is set to something that is not its default, through the file and through the environment.
     #[test]
     fn every_key_can_be_set_in_a_file_and_in_the_environment() {
-        for key in KEYS {
+        // Authenticators need what another key names: see `auth.rs`.
+        for key in keys().filter(|key| key.name != "auth.authenticators") {
             let mut expected = Config::default();
             let other = other_value(key);
             key.apply_text(&mut expected, &other).unwrap();
@@ -395,12 +401,23 @@ mod tests {
             (
                 "[[listeners]]\naddress = \"0.0.0.0:1883\"",
                 &[
-                    ":1: listeners[0].allow_anonymous is missing: 0.0.0.0:1883 can be reached from other machines",
+                    ":1: listeners[0].allow_anonymous is missing: 0.0.0.0:1883 can be reached from other machines; \
+                     write allow_anonymous = true",
                 ],
             ),
             (
                 "[[listeners]]\naddress = \"127.0.0.1:1883\"\nallow_anonymous = false",
-                &[":1: listeners[0].allow_anonymous = false: this version knows no passwords"],
+                &[
+                    ":1: listeners[0].allow_anonymous = false: nobody could connect, as no authenticator is named",
+                ],
+            ),
+            (
+                "[auth]\nauthenticators = [\"password-file\"]\n[[listeners]]\naddress = \"127.0.0.1:1883\"\n\
+                 authenticators = [\"passwords\"]\n",
+                &[
+                    ":2: auth.password_file is missing: the authenticator \"password-file\" needs a file",
+                    ":5: listeners[0].authenticators = [\"passwords\"]: expected a list of any of \"password-file\"",
+                ],
             ),
             (
                 "[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1883\"\n\

@@ -5,6 +5,8 @@
 //! once. Whoever holds a `Config` from [`load`] holds valid values; `server` reads it once at start and gives
 //! each module the section it needs. Durations and sizes are already in std types: nothing below parses text.
 
+mod auth;
+mod auth_keys;
 mod example;
 mod key;
 mod lines;
@@ -17,6 +19,7 @@ mod transport;
 mod transport_keys;
 mod units;
 
+pub use auth::{Auth, AuthenticatorKind};
 pub use example::example;
 pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};
@@ -36,6 +39,8 @@ const DEFAULT_WEBSOCKET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCAL
 pub struct Config {
     /// Where clients connect. Never empty, no address twice.
     pub listeners: Vec<Listener>,
+    /// Who may connect.
+    pub auth: Auth,
     /// Bounds on what clients may take.
     pub limits: Limits,
     /// What a session offers and keeps.
@@ -58,6 +63,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listeners: vec![Listener::default(), Listener::websocket(WEBSOCKET, DEFAULT_WEBSOCKET)],
+            auth: Auth::default(),
             limits: Limits::default(),
             session: SessionSettings::default(),
             queue: Queue::default(),
@@ -81,6 +87,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether clients without credentials may connect. Off loopback this must have been said explicitly.
     pub allow_anonymous: bool,
+    /// Who is asked about clients with credentials, in this order; empty: those of `auth.authenticators`.
+    pub authenticators: Vec<AuthenticatorKind>,
     /// Connections at a time on this listener, beside `limits.max_connections`; `None` = no own bound.
     pub max_connections: Option<u32>,
     /// What is forgiven to clients known to err; strict is the default.
@@ -112,6 +120,7 @@ impl Default for Listener {
             kind: ListenerKind::Tcp,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
             allow_anonymous: true,
+            authenticators: Vec::new(),
             max_connections: None,
             leniencies: Leniencies::default(),
             tls: Tls::default(),

@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::AuthenticatorKind;
+use super::auth_keys::AUTH_KEYS;
 use super::key::{Key, Shape, Worded};
 use super::transport::{ClientCertificates, TlsVersion};
 use super::transport_keys::TRANSPORT_KEYS;
@@ -27,6 +29,11 @@ const LONGEST_EXPIRY: Duration = Duration::from_secs(49_710 * 24 * 60 * 60);
 
 /// The sections in the order of the documentation, with what they are about. `listeners` is apart.
 pub(super) static SECTIONS: &[(&str, &str)] = &[
+    (
+        "auth",
+        "Who may connect. Without authenticators everyone may, where allow_anonymous lets them; with some, clients \
+         that are not anonymous must be known to one.",
+    ),
     ("limits", "Bounds on what clients may take."),
     ("session", "What a session offers its client, and how long it lives."),
     ("queue", "Messages that wait for a session, because its client is away or slow."),
@@ -122,8 +129,12 @@ macro_rules! choice {
     };
 }
 
-/// Every key but those of a listener, in the order of the documentation.
-pub(super) static KEYS: &[Key<Config>] = &[
+/// Every key but those of a listener, in the order of the documentation within each section.
+pub(super) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
+    KEYS.iter().chain(AUTH_KEYS)
+}
+
+static KEYS: &[Key<Config>] = &[
     size!(
         limits.max_packet_size,
         64..=LARGEST_PACKET,
@@ -375,12 +386,23 @@ static LISTENER_KEYS: &[Key<Listener>] = &[
     },
     Key {
         name: "allow_anonymous",
-        doc: "Whether clients may connect without credentials. Beyond the loopback addresses this must be said, \
-              as it lets in everyone who reaches the port.",
+        doc: "Whether clients may connect without credentials. If left out, they may on a loopback address that has \
+              no authenticators, and nowhere else. Beyond the loopback addresses this or authenticators must be \
+              written.",
         zero: None,
         shape: Shape::Boolean {
             get: |listener| listener.allow_anonymous,
             set: |listener, boolean| listener.allow_anonymous = boolean,
+        },
+    },
+    Key {
+        name: "authenticators",
+        doc: "Who is asked about clients with credentials, in this order; if left out, those of [auth].",
+        zero: None,
+        shape: Shape::Words {
+            words: AuthenticatorKind::ALL_WORDS,
+            get: |listener| listener.authenticators.iter().map(|kind| kind.word()).collect(),
+            set: |listener, words| listener.authenticators = AuthenticatorKind::list(words),
         },
     },
     Key {
@@ -438,6 +460,7 @@ macro_rules! words {
     };
 }
 
+words!(AuthenticatorKind { PasswordFile = "password-file" });
 words!(ListenerKind { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss" });
 words!(TlsVersion { V1_2 = "1.2", V1_3 = "1.3" });
 words!(ClientCertificates { None = "none", Optional = "optional", Required = "required" });
@@ -488,7 +511,7 @@ mod tests {
     #[test]
     fn no_key_is_defined_twice_and_each_is_in_a_section() {
         let mut seen = HashSet::new();
-        for key in KEYS {
+        for key in keys() {
             assert!(seen.insert(key.name), "{} is there twice", key.name);
             let (section, _) = key.name.split_once('.').unwrap();
             assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", key.name);
@@ -499,10 +522,7 @@ mod tests {
             assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
         }
         for (section, _) in SECTIONS {
-            assert!(
-                KEYS.iter().any(|key| key.name.starts_with(&format!("{section}."))),
-                "{section} is empty"
-            );
+            assert!(keys().any(|key| key.name.starts_with(&format!("{section}."))), "{section} is empty");
         }
     }
 
@@ -521,7 +541,7 @@ mod tests {
                 assert_eq!(&target, defaults, "{} = {shown}", key.name);
             }
         }
-        round_trip(KEYS.iter(), &Config::default());
+        round_trip(keys(), &Config::default());
         round_trip(listener_keys(), &Listener::default());
     }
 
@@ -587,7 +607,8 @@ mod tests {
                         assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
                     }
                     Shape::Text { .. } => {
-                        assert!(key.apply_text(&mut target, "").is_err(), "{} takes nothing", key.name);
+                        let optional = key.show(&T::default()) == "\"\"";
+                        assert_eq!(key.apply_text(&mut target, "").is_ok(), optional, "{}", key.name);
                         assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
                     }
                     Shape::Texts { get, .. } => {
@@ -607,7 +628,7 @@ mod tests {
                 }
             }
         }
-        walk(KEYS.iter());
+        walk(keys());
         walk(listener_keys());
     }
 

@@ -62,7 +62,7 @@ pub struct Connection<S> {
     /// The publisher pauses for the sake of slow subscribers.
     stall: Option<Pin<Box<Sleep>>>,
     /// The connection is to end with this once everything is written.
-    ending: Option<Failure>,
+    ending: Option<Box<Failure>>,
 }
 
 /// What is left of a connection that has ended.
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.ending.is_none() {
             match self.read(cx, scratch, now) {
                 Ok(packets) => heard = packets,
-                Err(failure) => self.ending = Some(failure),
+                Err(failure) => self.ending = Some(Box::new(failure)),
             }
         }
         let was_clogged = self.is_clogged();
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             cx.waker().wake_by_ref();
         }
         match self.ending.take() {
-            Some(failure) if !self.is_writing() || failure.is_gone() => Poll::Ready(failure),
+            Some(failure) if !self.is_writing() || failure.is_gone() => Poll::Ready(*failure),
             ending => {
                 self.ending = ending;
                 Poll::Pending
@@ -279,16 +279,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let polled = self.shared.broker.poll(self.inbound.handle(), self.link, progress, report, now);
         let Some(polled) = polled else {
             // Another connection has the session, and all that it had.
-            return Err(self.ending.take().unwrap_or(Failure::Close(Close::TakenOver)));
+            return Err(self.ending.take().map_or(Failure::Close(Close::TakenOver), |ending| *ending));
         };
         if let Some(close) = polled.output.close {
-            let failure = self.ending.take().unwrap_or(Failure::Close(close));
+            let failure = self.ending.take().map_or(Failure::Close(close), |ending| *ending);
             // Only when the broker stops in peace is there time to wait for a client that does not read.
             let waits = close == Close::ServerShuttingDown || progress.unwritten == 0;
             if !waits || close == Close::Aborted {
                 return Err(failure);
             }
-            self.ending = Some(failure);
+            self.ending = Some(Box::new(failure));
         }
         if polled.more {
             cx.waker().wake_by_ref();

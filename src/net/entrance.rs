@@ -18,6 +18,8 @@ const HTTP_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 /// See the module.
 #[derive(Debug)]
 pub struct Entrance {
+    /// The listener's name.
+    pub name: String,
     /// What all listeners share.
     pub shared: Arc<Shared>,
     /// What is spoken below MQTT.
@@ -52,6 +54,7 @@ impl Entrance {
     pub fn new(listener: &Listener, shared: Arc<Shared>) -> Result<Arc<Self>, TlsError> {
         let connect_timeout = shared.connect_timeout;
         Ok(Arc::new(Self {
+            name: listener.name.clone(),
             transport: Transport::load(listener)?,
             trusted_proxies: listener.trusted_proxies.clone(),
             leniencies: listener.leniencies,

@@ -7,6 +7,7 @@ use std::io;
 use thiserror::Error;
 
 use super::websocket::{self, Violation};
+use crate::auth::{Refused, Why};
 use crate::broker::{Refusal, SubscribeError};
 use crate::codec::{Answer, DecodeError, PacketType, ProtocolVersion, ReasonCode};
 use crate::session::Close;
@@ -48,6 +49,9 @@ pub enum Failure {
     /// The CONNECT was refused.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// Nobody knows the client, which claims to be what the first text says.
+    #[error("refused: {0}: {1}")]
+    NotAuthenticated(String, Refused),
     /// There are too many connections.
     #[error("refused: there are limits.max_connections connections already")]
     TooManyConnections,
@@ -87,6 +91,9 @@ pub enum Failure {
     /// [MQTT-3.1.2-24]
     #[error("its maximum packet size is too small for the {0} it has to get")]
     AnswerTooLarge(PacketType),
+    /// [MQTT-4.3.2-5], [MQTT-4.3.3-5]
+    #[error("it sent {0} for packet identifier {1}, which does not belong to what is in flight under it")]
+    ContradictoryAcknowledgement(PacketType, u16),
     /// A SUBSCRIBE that is wrong as a whole.
     #[error("a SUBSCRIBE is wrong: {0}")]
     Subscribe(#[from] SubscribeError),
@@ -139,10 +146,14 @@ impl Failure {
             // 3.1.1 has no return code for it [MQTT-3.2.2-6 of 3.1.1].
             Self::Refused(Refusal::WillTopic(_)) if version != ProtocolVersion::V5 => return None,
             Self::Refused(refusal) => return Some(Answer::refusing(version, refusal.reason())),
+            Self::NotAuthenticated(_, refused) => {
+                return Some(Answer::refusing(version, reason_of(refused.why)));
+            }
             Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
             Self::Decode(error) => return Some(error.answer(version)),
             Self::SecondConnect
             | Self::UnexpectedPacket(_)
+            | Self::ContradictoryAcknowledgement(..)
             | Self::TopicAliasUnknown(_)
             | Self::SubscriptionIdentifier
             | Self::Subscribe(SubscribeError::NoLocalOnShared)
@@ -214,11 +225,13 @@ impl Failure {
             | Self::TooManyConnections
             | Self::AnswerTooLarge(_)
             | Self::Refused(_)
+            | Self::NotAuthenticated(..)
             | Self::Close(_) => false,
             Self::WebSocket(_)
             | Self::Decode(_)
             | Self::SecondConnect
             | Self::UnexpectedPacket(_)
+            | Self::ContradictoryAcknowledgement(..)
             | Self::TopicAliasTooLarge(..)
             | Self::TopicAliasUnknown(_)
             | Self::Topic(_)
@@ -230,6 +243,15 @@ impl Failure {
             | Self::Subscribe(_)
             | Self::SessionExpiryInterval => true,
         }
+    }
+}
+
+/// What a client that nobody knows is told; in 3.x this becomes a return code.
+fn reason_of(why: Why) -> ReasonCode {
+    match why {
+        Why::WrongCredentials => ReasonCode::BadUserNameOrPassword,
+        Why::Anonymous | Why::Unknown => ReasonCode::NotAuthorized,
+        Why::Busy | Why::TooLate => ReasonCode::ServerBusy,
     }
 }
 

@@ -21,7 +21,8 @@ use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
+use crate::auth::{Credentials, Identity, Refused, Why};
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, Refusal};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
@@ -56,7 +57,6 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 struct Started<S> {
     connection: Connection<S>,
     peer: Option<SocketAddr>,
-    version: ProtocolVersion,
 }
 
 /// Waits for the CONNECT and gives the connection its session, or tells the client why not.
@@ -127,9 +127,19 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(connect) => connect,
         Err(error) => return Err((stream, error.into())),
     };
-    let now = Instant::now();
     let shared = &entrance.shared;
     let broker = &shared.broker;
+    if connect.properties.authentication_method.is_some() {
+        return Err((stream, Failure::Refused(Refusal::AuthenticationMethod)));
+    }
+    let identity = match authenticate(entrance, peer, &connect).await {
+        Ok(identity) => identity,
+        Err(refused) => {
+            broker.counters.add(Counter::LoginsRefused, 1);
+            return Err((stream, Failure::NotAuthenticated(describe(&connect), refused)));
+        }
+    };
+    let now = Instant::now();
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
         Poll::Ready(broker.connect(NewConnection { connect: &connect, peer, waker, now }))
@@ -141,7 +151,14 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     };
     broker.counters.add(Counter::ConnectionsAccepted, 1);
     let (handle, version) = (accepted.handle.clone(), connect.version);
-    shared.lines.connected(&handle.client_id, peer, version, accepted.session_present, now);
+    shared.lines.connected(
+        &handle.client_id,
+        identity.user.as_deref(),
+        peer,
+        version,
+        accepted.session_present,
+        now,
+    );
     let maximum_packet_size = connect.properties.maximum_packet_size;
     let mut inbound = Inbound::new(
         broker.clone(),
@@ -161,14 +178,42 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         return Err((stream, failure));
     }
     let connection = Connection::new(stream, shared.clone(), link, inbound, behind.to_vec());
-    Ok(Box::new(Started { connection, peer, version }))
+    Ok(Box::new(Started { connection, peer }))
+}
+
+/// Finds out who sent a CONNECT.
+async fn authenticate(
+    entrance: &Entrance,
+    peer: Option<SocketAddr>,
+    connect: &Connect<'_>,
+) -> Result<Identity, Refused> {
+    let credentials = Credentials {
+        client_id: connect.client_id,
+        username: connect.username,
+        password: connect.password,
+        address: peer,
+    };
+    let known = entrance.shared.auth.authenticate(&entrance.name, credentials);
+    let known = tokio::time::timeout(entrance.connect_timeout, known);
+    let late = Refused { authenticator: "none", why: Why::TooLate };
+    known.await.unwrap_or(Err(late))
+}
+
+/// Who somebody claims to be, for the log; not longer than a line can bear.
+fn describe(connect: &Connect<'_>) -> String {
+    const LONGEST: usize = 100;
+    let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
+    match connect.username {
+        Some(user) => format!("client {:?}, user {:?}", short(connect.client_id), short(user)),
+        None => format!("client {:?}, no user name", short(connect.client_id)),
+    }
 }
 
 /// Settles what an ended connection leaves behind.
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
-    let Started { connection, peer, version } = *started;
+    let Started { connection, peer } = *started;
     let Parts { mut stream, shared, link, inbound } = connection.into_parts();
-    let handle = inbound.handle().clone();
+    let (handle, version) = (inbound.handle().clone(), inbound.version());
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
     let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };

@@ -107,6 +107,11 @@ impl Inbound {
         }
     }
 
+    /// What the client speaks.
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
     /// The session it speaks to.
     pub fn handle(&self) -> &Arc<SessionHandle> {
         &self.handle
@@ -241,7 +246,8 @@ impl Inbound {
             let message = index.and_then(|index| run.messages.get(index));
             let reason = match message {
                 Some(message) if message.is_rejected() => ReasonCode::QuotaExceeded,
-                Some(_) if !matched => ReasonCode::NoMatchingSubscribers,
+                // Said in PUBACK alone: with QoS 2 the message is not done yet.
+                Some(_) if !matched && kind == AckKind::PubAck => ReasonCode::NoMatchingSubscribers,
                 Some(_) | None => ReasonCode::Success,
             };
             let mut wait_for = sequence;
@@ -388,6 +394,12 @@ impl Inbound {
                 }
                 // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
                 Acknowledged::Done | Acknowledged::Unknown => {}
+                Acknowledged::Contradiction => {
+                    return Err(Failure::ContradictoryAcknowledgement(
+                        kind.packet_type(),
+                        packet.packet_id.get(),
+                    ));
+                }
             }
         }
         self.unreleased = state.session.unreleased();

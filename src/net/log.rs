@@ -63,6 +63,7 @@ impl LineBudget {
     pub fn connected(
         &self,
         client: &str,
+        user: Option<&str>,
         peer: Option<SocketAddr>,
         version: ProtocolVersion,
         session_present: bool,
@@ -71,6 +72,7 @@ impl LineBudget {
         if tracing::enabled!(tracing::Level::INFO) && self.take(now) {
             tracing::info!(
                 client,
+                user,
                 peer = peer.map(tracing::field::display),
                 version = version_text(version),
                 resumed = session_present,

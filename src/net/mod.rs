@@ -31,6 +31,7 @@ pub use peer::Peer;
 pub use tls::{AlternativeNames, Certificate, ClientCertificate, Moment, TlsError};
 
 use self::log::LineBudget;
+use crate::auth::Auth;
 use crate::broker::Broker;
 
 /// What all connections share.
@@ -38,6 +39,8 @@ use crate::broker::Broker;
 pub struct Shared {
     /// The broker.
     pub broker: Arc<Broker>,
+    /// Who finds out who the clients are.
+    pub auth: Arc<Auth>,
     /// How long a connection may take until its CONNECT is complete.
     pub connect_timeout: Duration,
     /// Longest pause of a publisher for the sake of slow subscribers; zero: none.
@@ -55,12 +58,14 @@ impl Shared {
     /// For connections to this broker.
     pub fn new(
         broker: Arc<Broker>,
+        auth: Arc<Auth>,
         connect_timeout: Duration,
         publisher_stall: Duration,
         max_connections: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             broker,
+            auth,
             connect_timeout,
             publisher_stall,
             max_connections,

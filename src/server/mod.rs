@@ -15,8 +15,9 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, SysReporter};
-use crate::config::{Config, Durability, ListenerKind};
+use crate::config::{Config, Durability, ListenerKind, Problems};
 use crate::net::{self, ListenError, Listening, Shared, TlsError, Transport};
 use crate::session::Close;
 use crate::store::{MemoryStore, Store};
@@ -42,6 +43,9 @@ pub enum StartError {
         /// What is wrong.
         error: TlsError,
     },
+    /// A file that says who may enter is wrong.
+    #[error("{0}")]
+    Auth(Problems),
     /// The system has no threads to give.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -109,8 +113,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<Running, StartError> {
     let now = Instant::now();
     let broker = Broker::new(settings::broker(&config), store, now);
+    let policy = Policy::load(&config).map_err(StartError::Auth)?;
     let shared = Shared::new(
         broker.clone(),
+        Auth::new(policy),
         config.limits.connect_timeout,
         config.limits.publisher_stall,
         settings::bound(config.limits.max_connections.into()),

@@ -6,17 +6,13 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::aliases::Written;
-use super::link::Link;
+use super::frames::{Properties, Source, is_v5, write};
 use super::outbox::{BufferPool, REFERENCE_FROM};
 use super::queue::{Pushed, Queued};
 use super::window::GroupNumber;
 use super::{AckKind, Context, Phase, QoS, Session, first_phase};
-use crate::codec::{
-    MAXIMUM_REMAINING_LENGTH, ProtocolVersion, PublishHeader, PublishProperties, ReasonCode,
-    encode_acknowledgement, encode_publish_head, publish_length,
-};
-use crate::message::{Expiry, Incoming, Message, Run};
+use crate::codec::{PublishHeader, ReasonCode, encode_acknowledgement};
+use crate::message::{Expiry, Message, Run};
 
 /// Why a message was dropped for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +84,6 @@ pub struct Terms<'a> {
     pub group: Option<GroupNumber>,
     /// Other sessions get the same message: a large payload is better referenced than copied.
     pub several: bool,
-}
-
-/// A message to be sent: as it just came in, or as it was kept.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Live(&'a Run<'a>, &'a Incoming<'a>),
-    Kept(&'a Arc<Message>),
 }
 
 impl Session {
@@ -350,167 +339,4 @@ impl Session {
         report.dropped[reason as usize] += u64::from(count);
         report.fresh_drop = Some(reason);
     }
-}
-
-impl Source<'_> {
-    fn topic(&self) -> &str {
-        match self {
-            Self::Live(run, _) => run.topic.as_str(),
-            Self::Kept(message) => message.topic().as_str(),
-        }
-    }
-
-    fn payload(&self) -> &[u8] {
-        match self {
-            Self::Live(_, incoming) => incoming.publish.payload,
-            Self::Kept(message) => message.payload(),
-        }
-    }
-
-    /// Has the publisher told that there was no room, if there is one to tell.
-    fn reject(&self) {
-        match self {
-            Self::Live(_, incoming) => incoming.reject(),
-            Self::Kept(_) => {}
-        }
-    }
-
-    fn kept(&self) -> &Arc<Message> {
-        match self {
-            Self::Live(run, incoming) => run.keep(incoming),
-            Self::Kept(message) => message,
-        }
-    }
-}
-
-/// The properties one client gets with a message.
-struct Properties<'a> {
-    forwarded: &'a [u8],
-    expiry: Option<u32>,
-    identifiers: &'a [u32],
-}
-
-impl<'a> Properties<'a> {
-    fn of(source: Source<'a>, identifiers: Option<&'a Arc<[u32]>>, context: Context<'_>) -> Self {
-        let (forwarded, expiry) = match source {
-            Source::Live(_, incoming) if !incoming.publish.properties.needs_filtering => {
-                (incoming.publish.properties.raw, None)
-            }
-            // What has to be filtered is filtered once, into the kept form.
-            Source::Live(run, incoming) => {
-                (run.keep(incoming).properties(), incoming.publish.properties.message_expiry_interval)
-            }
-            Source::Kept(message) => match message.expiry(context.now) {
-                Expiry::Never => (message.properties(), None),
-                Expiry::Left(seconds) => (message.properties(), Some(seconds)),
-                // Only what was sent once already is sent again after its time.
-                Expiry::Expired => (message.properties(), Some(0)),
-            },
-        };
-        Self { forwarded, expiry, identifiers: identifiers.map_or(&[], |identifiers| identifiers) }
-    }
-
-    fn encodable(&self, topic_alias: Option<u16>) -> PublishProperties<'_> {
-        PublishProperties {
-            forwarded: self.forwarded,
-            message_expiry_interval: self.expiry,
-            topic_alias,
-            subscription_identifiers: self.identifiers,
-        }
-    }
-
-    /// Whether the client accepts a packet of this size.
-    fn fit(&self, link: &Link, source: Source<'_>, has_packet_id: bool) -> bool {
-        let most = largest_packet(link);
-        // Everything but the few bytes of headers, each text and identifier with its longest length.
-        let parts =
-            source.topic().len() + self.forwarded.len() + 5 * self.identifiers.len() + source.payload().len();
-        parts + 32 <= most || self.length(link, source, has_packet_id, None) <= most
-    }
-
-    fn length(&self, link: &Link, source: Source<'_>, has_packet_id: bool, alias: Option<u16>) -> usize {
-        let qos = if has_packet_id { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        publish_length(
-            link.version,
-            qos,
-            source.topic().len(),
-            &self.encodable(alias),
-            source.payload().len(),
-        )
-    }
-}
-
-/// Writes a PUBLISH into the link's outbox.
-fn write(
-    link: &mut Link,
-    source: Source<'_>,
-    header: PublishHeader,
-    properties: &Properties<'_>,
-    several: bool,
-) {
-    if let Source::Live(run, incoming) = source {
-        let publish = &incoming.publish;
-        let same_bytes = is_v5(run.version) == is_v5(link.version)
-            && publish.qos == header.qos
-            && link.aliases.is_none()
-            && properties.identifiers.is_empty()
-            && publish.properties.topic_alias.is_none()
-            && !(several && publish.payload.len() >= REFERENCE_FROM);
-        if same_bytes {
-            return copy_frame(&mut link.outbox.bytes, incoming, header);
-        }
-    }
-    let topic = source.topic();
-    let mut alias = None;
-    let mut topic_bytes = topic.as_bytes();
-    // Introducing an alias takes three bytes more than the bare topic, which fits.
-    let introduced_fits = link.aliases.is_some()
-        && properties.length(link, source, header.packet_id.is_some(), Some(1)) <= largest_packet(link);
-    if let Some(aliases) = link.aliases.as_mut().filter(|_| introduced_fits) {
-        match aliases.write(topic) {
-            Written::Plain => {}
-            Written::Introduced(number) => alias = Some(number),
-            Written::Alias(number) => {
-                alias = Some(number);
-                topic_bytes = b"";
-            }
-        }
-    }
-    let payload = source.payload();
-    let bytes = &mut link.outbox.bytes;
-    let head = properties.encodable(alias);
-    let written = encode_publish_head(bytes, link.version, &header, topic_bytes, head, payload.len());
-    debug_assert!(written.is_ok(), "a packet that fits is encoded: {written:?}");
-    let shared = several || matches!(source, Source::Kept(_));
-    if shared && payload.len() >= REFERENCE_FROM {
-        link.outbox.push_payload(source.kept());
-    } else {
-        link.outbox.bytes.extend_from_slice(payload);
-    }
-}
-
-/// Copies a frame of the same layout, with the flags and the identifier that this client is to see.
-fn copy_frame(bytes: &mut Vec<u8>, incoming: &Incoming<'_>, header: PublishHeader) {
-    let start = bytes.len();
-    bytes.extend_from_slice(incoming.frame);
-    if let Some(first) = bytes.get_mut(start) {
-        *first = 0x30 | (u8::from(header.dup) << 3) | ((header.qos as u8) << 1) | u8::from(header.retain);
-    }
-    if let Some(packet_id) = header.packet_id {
-        let behind_header = incoming.frame.get(1..).unwrap_or_default();
-        let length_bytes = 1 + behind_header.iter().take_while(|byte| **byte & 0x80 != 0).count();
-        let at = start + 1 + length_bytes + 2 + incoming.publish.topic.len();
-        if let Some(slot) = bytes.get_mut(at..at + 2) {
-            slot.copy_from_slice(&packet_id.get().to_be_bytes());
-        }
-    }
-}
-
-/// The largest packet the client takes and the format can hold, in bytes.
-fn largest_packet(link: &Link) -> usize {
-    (link.maximum_packet_size as usize).min(MAXIMUM_REMAINING_LENGTH + 5)
-}
-
-fn is_v5(version: ProtocolVersion) -> bool {
-    version == ProtocolVersion::V5
 }

@@ -14,6 +14,7 @@
 
 mod aliases;
 mod deliver;
+mod frames;
 mod link;
 mod outbox;
 mod queue;
@@ -72,8 +73,10 @@ pub enum Acknowledged {
     Answer(AckKind, PacketId, ReasonCode),
     /// The exchange is over.
     Done,
-    /// Nothing was in flight under that identifier, or in another phase; nothing changed.
+    /// Nothing was in flight under that identifier; nothing changed.
     Unknown,
+    /// What is in flight under that identifier is of another QoS or not so far: a protocol error.
+    Contradiction,
 }
 
 /// What [`Session::poll_output`] found.
@@ -223,7 +226,10 @@ impl Session {
                     self.note_resent(resent);
                     Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::Success)
                 }
-                _ => Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::PacketIdentifierNotFound),
+                Some(_) => Acknowledged::Contradiction,
+                None => {
+                    Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::PacketIdentifierNotFound)
+                }
             },
             AckKind::PubRel => {
                 let found = self.release(packet_id);
@@ -253,6 +259,7 @@ impl Session {
                 self.note_resent(was_pending);
                 Acknowledged::Done
             }
+            None if self.window.get_mut(packet_id).is_some() => Acknowledged::Contradiction,
             None => Acknowledged::Unknown,
         }
     }

@@ -282,6 +282,7 @@ impl Server {
             }
             Acknowledged::Done => self.monitor.finished(ack.packet_id),
             Acknowledged::Unknown => {}
+            Acknowledged::Contradiction => panic!("the client contradicts itself: {ack:?}"),
         }
     }
 

@@ -1,0 +1,254 @@
+//! Who are you: authenticators, asked in order, each of which says yes, no, or not mine.
+//!
+//! Owner: `server`, which makes an [`Auth`] from the configuration; called by `net` with what a CONNECT says. Knows no
+//! packets and no sockets: what is known of a client comes in as [`Credentials`]. What always holds: nobody whom no
+//! authenticator knows is let in, unless the listener lets in clients without credentials and this is one; an
+//! unknown user and a wrong password get the same answer after the same work; hashing a password never holds up a
+//! thread that serves clients.
+
+mod hashing;
+mod password;
+mod password_file;
+mod policy;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use thiserror::Error;
+
+pub use password::{Password, PasswordError};
+pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
+pub use policy::Policy;
+
+use self::hashing::{Hashing, Verdict};
+
+/// What is known of a client when it asks to be let in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// Its Client Identifier; may be empty.
+    pub client_id: &'a str,
+    /// The User Name, if there is one.
+    pub username: Option<&'a str>,
+    /// The Password, if there is one.
+    pub password: Option<&'a [u8]>,
+    /// Where it really comes from, if that is known.
+    pub address: Option<SocketAddr>,
+}
+
+impl Credentials<'_> {
+    /// Whether the client says nothing of who it is.
+    fn are_missing(&self) -> bool {
+        self.username.is_none() && self.password.is_none()
+    }
+}
+
+/// Who a client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user name; `None` for one that is anonymous.
+    pub user: Option<Arc<str>>,
+    /// Who found out.
+    pub authenticator: &'static str,
+}
+
+impl Identity {
+    /// A client that nobody asked who it is.
+    pub fn anonymous() -> Self {
+        Self { user: None, authenticator: "anonymous" }
+    }
+}
+
+/// Why a client is not let in, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{why} (authenticator: {authenticator})")]
+pub struct Refused {
+    /// Who refuses it.
+    pub authenticator: &'static str,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Why {
+    /// There is no such user, or the password is another one: which of both is told to nobody.
+    #[error("there is no such user, or the password is wrong")]
+    WrongCredentials,
+    /// It says nothing of who it is.
+    #[error("it says nothing of who it is, and allow_anonymous is off")]
+    Anonymous,
+    /// No authenticator takes what it says.
+    #[error("no authenticator takes credentials of this kind")]
+    Unknown,
+    /// Too many logins wait already.
+    #[error("auth.hashing_queue logins wait already")]
+    Busy,
+    /// The answer did not come in time.
+    #[error("it was not known in time who it is (limits.connect_timeout)")]
+    TooLate,
+}
+
+/// What one authenticator says.
+enum Answer {
+    Yes(Identity),
+    No(Why),
+    NotMine,
+}
+
+/// One authenticator.
+#[derive(Debug)]
+enum Authenticator {
+    PasswordFile(Arc<PasswordFile>),
+}
+
+/// See the module. Shared by all connections.
+#[derive(Debug)]
+pub struct Auth {
+    policy: RwLock<Arc<Policy>>,
+    hashing: Hashing,
+}
+
+impl Auth {
+    /// With a policy that was read and found right.
+    pub fn new(policy: Policy) -> Arc<Self> {
+        let hashing = Hashing::new(&policy.settings);
+        Arc::new(Self { policy: RwLock::new(Arc::new(policy)), hashing })
+    }
+
+    /// Finds out who a client of a listener is.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub async fn authenticate(
+        &self,
+        listener: &str,
+        credentials: Credentials<'_>,
+    ) -> Result<Identity, Refused> {
+        let policy = self.policy.read().clone();
+        let door = policy.door(listener);
+        if credentials.are_missing() || (door.authenticators.is_empty() && door.allow_anonymous) {
+            return if door.allow_anonymous {
+                Ok(Identity::anonymous())
+            } else {
+                Err(Refused { authenticator: "anonymous", why: Why::Anonymous })
+            };
+        }
+        for authenticator in &door.authenticators {
+            match authenticator.ask(&credentials, &self.hashing).await {
+                Answer::Yes(identity) => return Ok(identity),
+                Answer::No(why) => return Err(Refused { authenticator: authenticator.name(), why }),
+                Answer::NotMine => {}
+            }
+        }
+        Err(Refused { authenticator: "none", why: Why::Unknown })
+    }
+}
+
+impl Authenticator {
+    /// As it is written in the configuration.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::PasswordFile(_) => "password-file",
+        }
+    }
+
+    async fn ask(&self, credentials: &Credentials<'_>, hashing: &Hashing) -> Answer {
+        match self {
+            Self::PasswordFile(file) => {
+                let Some(user) = credentials.username else { return Answer::NotMine };
+                // Without a password there is nothing to be right; it is hashed all the same.
+                let given = credentials.password.unwrap_or_default();
+                let verdict = hashing.verify(user, given, file.get(user), file.decoy()).await;
+                match verdict {
+                    Verdict::Right => {
+                        Answer::Yes(Identity { user: Some(user.into()), authenticator: self.name() })
+                    }
+                    Verdict::Wrong => Answer::No(Why::WrongCredentials),
+                    Verdict::Busy => Answer::No(Why::Busy),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AuthenticatorKind, Config, Listener};
+    use std::time::{Duration, Instant};
+
+    const USERS: &str =
+        "alice:$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$8HwZdQx1hBJcZkN1mHPZTOJDkBi6Yv4M1ljXSc9M4Kc\n";
+
+    fn auth(allow_anonymous: bool, kinds: &[AuthenticatorKind]) -> Arc<Auth> {
+        let mut users = PasswordFile::parse("users", USERS).unwrap();
+        users.set("bob", Password::make_cheap(b"secret"));
+        let address = "127.0.0.1:1".parse().unwrap();
+        let listener =
+            Listener { allow_anonymous, authenticators: kinds.to_vec(), ..Listener::tcp("door", address) };
+        let config = Config { listeners: vec![listener], ..Config::default() };
+        Auth::new(Policy::new(&config, Some(Arc::new(users))))
+    }
+
+    fn ask(auth: &Auth, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Why> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let credentials = Credentials { client_id: "c", username, password, address: None };
+        let answer = runtime.block_on(auth.authenticate("door", credentials));
+        answer.map(|identity| identity.user.map(|user| user.to_string())).map_err(|refused| refused.why)
+    }
+
+    #[test]
+    fn each_kind_of_client_gets_its_answer() {
+        let open = auth(true, &[]);
+        let guarded = auth(false, &[AuthenticatorKind::PasswordFile]);
+        let both = auth(true, &[AuthenticatorKind::PasswordFile]);
+        let bob = || Ok(Some("bob".to_owned()));
+        for (auth, username, password, answer) in [
+            (&open, None, None, Ok(None)),
+            (&open, Some("bob"), Some(&b"whatever"[..]), Ok(None)),
+            (&guarded, None, None, Err(Why::Anonymous)),
+            (&guarded, Some("bob"), Some(b"secret"), bob()),
+            (&guarded, Some("bob"), Some(b"secret2"), Err(Why::WrongCredentials)),
+            (&guarded, Some("bob"), Some(b""), Err(Why::WrongCredentials)),
+            (&guarded, Some("bob"), None, Err(Why::WrongCredentials)),
+            (&guarded, Some("Bob"), Some(b"secret"), Err(Why::WrongCredentials)),
+            (&guarded, Some("nobody"), Some(b"secret"), Err(Why::WrongCredentials)),
+            (&guarded, Some(""), Some(b""), Err(Why::WrongCredentials)),
+            (&guarded, None, Some(b"secret"), Err(Why::Unknown)),
+            (&both, None, None, Ok(None)),
+            (&both, Some("bob"), Some(b"secret"), bob()),
+            (&both, Some("bob"), Some(b"wrong"), Err(Why::WrongCredentials)),
+        ] {
+            // Twice: what was right once is known the second time, and what was wrong is not.
+            for _ in 0..2 {
+                assert_eq!(ask(auth, username, password), answer, "{username:?} {password:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_that_nobody_knows_lets_nobody_in() {
+        let auth = auth(true, &[]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let refused = runtime.block_on(auth.authenticate("window", Credentials::default())).unwrap_err();
+        assert_eq!(refused.why, Why::Anonymous);
+    }
+
+    /// The same hash is computed for a user that there is not.
+    #[test]
+    fn an_unknown_user_costs_what_a_wrong_password_costs() {
+        let auth = auth(false, &[AuthenticatorKind::PasswordFile]);
+        let time = |user: &str| {
+            let start = Instant::now();
+            for _ in 0..20 {
+                assert_eq!(ask(&auth, Some(user), Some(b"wrong")), Err(Why::WrongCredentials));
+            }
+            start.elapsed()
+        };
+        time("alice");
+        let (known, unknown) = (time("alice"), time("nobody"));
+        let (less, more) = (known.min(unknown), known.max(unknown));
+        assert!(more < less * 5 + Duration::from_millis(20), "{known:?} {unknown:?}");
+    }
+}

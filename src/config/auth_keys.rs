@@ -1,0 +1,74 @@
+//! The rows of the table for `[auth]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Config;
+use super::auth::AuthenticatorKind;
+use super::key::{Key, Shape, Worded};
+
+/// See `table.rs`.
+pub(super) static AUTH_KEYS: &[Key<Config>] = &[
+    Key {
+        name: "auth.authenticators",
+        doc: "Who is asked about clients with credentials, in this order, on every listener that names none of its own: \
+              \"password-file\" knows the users of password_file. The first that says yes or no decides.",
+        zero: None,
+        shape: Shape::Words {
+            words: AuthenticatorKind::ALL_WORDS,
+            get: |config| config.auth.authenticators.iter().map(|kind| kind.word()).collect(),
+            set: |config, words| config.auth.authenticators = AuthenticatorKind::list(words),
+        },
+    },
+    Key {
+        name: "auth.password_file",
+        doc: "User names and hashed passwords, written by fulmar passwd; files of mosquitto_passwd work as they are. \
+              Relative to where fulmar is started.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "the path of a file, or \"\" for none",
+            get: |config| config.auth.password_file.to_string_lossy().into_owned(),
+            set: |config, text| set_path(&mut config.auth.password_file, text),
+        },
+    },
+    Key {
+        name: "auth.hashing_threads",
+        doc: "Passwords hashed at a time. Hashing is slow on purpose; it happens beside the broker's work, and no flood \
+              of logins takes more than this.",
+        zero: Some("one fewer than the machine has cores, at least one"),
+        shape: Shape::Number {
+            bounds: 1..=1024,
+            unit: "",
+            get: |config| config.auth.hashing_threads.unwrap_or(0) as u64,
+            set: |config, number| {
+                config.auth.hashing_threads = usize::try_from(number).ok().filter(|threads| *threads > 0);
+            },
+        },
+    },
+    Key {
+        name: "auth.hashing_queue",
+        doc: "Logins that may wait to be hashed. Those beyond are told that the broker is busy.",
+        zero: None,
+        shape: Shape::Number {
+            bounds: 1..=1_000_000,
+            unit: "",
+            get: |config| config.auth.hashing_queue as u64,
+            set: |config, number| config.auth.hashing_queue = usize::try_from(number).unwrap_or(usize::MAX),
+        },
+    },
+    Key {
+        name: "auth.password_cache",
+        doc: "How long a password that was right is known to be right without hashing it again, so that many clients can \
+              come back at once.",
+        zero: Some("not at all"),
+        shape: Shape::Duration {
+            bounds: Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60),
+            get: |config| config.auth.password_cache,
+            set: |config, duration| config.auth.password_cache = duration,
+        },
+    },
+];
+
+fn set_path(field: &mut PathBuf, text: &str) -> bool {
+    (!text.contains('\0')).then(|| *field = PathBuf::from(text)).is_some()
+}
