@@ -14,7 +14,9 @@ but those of a listener can be overridden by an environment variable, as FULMAR_
 max_packet_size in [limits], and some by flags: see fulmar run --help.";
 
 const LISTENERS: &str = "Where clients connect; one [[listeners]] for each address. As soon as the file names one, \
-the default below is not in force any more.";
+the defaults below are not in force any more.";
+
+const OTHERS: &str = "The second listener that is there by default: for browsers.";
 
 /// The text of `examples/fulmar.toml`.
 pub fn example() -> String {
@@ -29,6 +31,15 @@ pub fn example() -> String {
     rows(&mut text, listener_keys(), &Listener::default());
 
     let defaults = Config::default();
+    for listener in defaults.listeners.iter().skip(1) {
+        text.push('\n');
+        comment(&mut text, OTHERS);
+        text.push_str("[[listeners]]\n");
+        let first = Listener::default();
+        for key in listener_keys().filter(|key| key.show(listener) != key.show(&first)) {
+            text.push_str(&format!("{} = {}\n", key.name, key.show(listener)));
+        }
+    }
     for (section, doc) in SECTIONS {
         text.push('\n');
         comment(&mut text, doc);

@@ -17,6 +17,7 @@ mod peer;
 mod scratch;
 mod tls;
 mod transport;
+mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
