@@ -4,6 +4,7 @@
 //! process, each stopped at will. What always holds: when [`start`] returns, every listener accepts; when
 //! [`Running::stop`] returns, every connection is closed.
 
+mod reload;
 mod settings;
 
 use std::io;
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, SysReporter};
-use crate::config::{Config, Durability, ListenerKind, Problems};
+use crate::config::{Config, Durability, ListenerKind, Problems, Sources};
 use crate::net::{self, ListenError, Listening, Shared, TlsError, Transport};
 use crate::session::Close;
 use crate::store::{MemoryStore, Store};
@@ -59,6 +60,8 @@ pub struct Running {
     listening: Vec<Listening>,
     tasks: Vec<JoinHandle<()>>,
     shutdown_timeout: Duration,
+    /// As it is in force.
+    config: Config,
 }
 
 /// Checks what the configuration refers to, without starting anything: certificates and keys. Blocks while it reads.
@@ -75,11 +78,12 @@ pub fn check(config: &Config) -> Vec<StartError> {
         .collect()
 }
 
-/// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT.
+/// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT. `sources` is
+/// where the configuration came from: at SIGHUP it is read again.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
     let workers = settings::workers(&config);
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -89,8 +93,8 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .map_err(StartError::Runtime)?;
     runtime.block_on(async {
         // The listening loop itself runs on a worker, not on this thread.
-        let running = start(config).await?;
-        let signal = wait_for_signal(&running).await;
+        let mut running = start(config).await?;
+        let signal = wait_for_signal(&mut running, &Arc::new(sources)).await;
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;
         tracing::info!("stopped");
@@ -113,10 +117,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<Running, StartError> {
     let now = Instant::now();
     let broker = Broker::new(settings::broker(&config), store, now);
-    let policy = Policy::load(&config).map_err(StartError::Auth)?;
+    let auth = Auth::new(Policy::load(&config).map_err(StartError::Auth)?);
+    if let Some(acl) = auth.acl() {
+        broker.set_rules(Some(acl));
+    }
     let shared = Shared::new(
         broker.clone(),
-        Auth::new(policy),
+        auth,
         config.limits.connect_timeout,
         config.limits.publisher_stall,
         settings::bound(config.limits.max_connections.into()),
@@ -143,7 +150,7 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
         tasks.push(tokio::spawn(publish_sys(broker.clone(), config.sys.interval)));
     }
     let shutdown_timeout = config.server.shutdown_timeout;
-    Ok(Running { broker, shared, listening, tasks, shutdown_timeout })
+    Ok(Running { broker, shared, listening, tasks, shutdown_timeout, config })
 }
 
 impl Running {
@@ -236,7 +243,7 @@ async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
 }
 
 /// Waits for a signal to end; reloads at SIGHUP until then.
-async fn wait_for_signal(running: &Running) -> &'static str {
+async fn wait_for_signal(running: &mut Running, sources: &Arc<Sources>) -> &'static str {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
@@ -247,7 +254,7 @@ async fn wait_for_signal(running: &Running) -> &'static str {
         tokio::select! {
             _ = terminate.recv() => return "SIGTERM",
             _ = interrupt.recv() => return "SIGINT",
-            _ = hang_up.recv() => running.reload(),
+            _ = hang_up.recv() => running.reread(sources).await,
         }
     }
 }
