@@ -29,7 +29,7 @@ fn help_and_version_are_answers() {
 fn a_wrong_command_line_is_told_and_ends_with_2() {
     for (arguments, told) in [
         (&["--port", "70000"][..], "70000"),
-        (&["run", "--ws-port", "8083"], "WebSocket listeners are not in this version yet"),
+        (&["run", "--ws-port", "many"], "invalid digit"),
         (&["--durability", "maybe"], "expected \"sync\", \"os\" or \"none\""),
         (&["run", "--log-level", "loud"], "expected \"error\", \"warn\", \"info\""),
         (&["--data-dir", ""], "expected the path of a folder"),
@@ -49,7 +49,8 @@ fn a_good_configuration_is_told_what_it_would_do() {
     assert_eq!((defaults.code, defaults.stderr.as_str()), (Some(0), ""), "{defaults:?}");
     assert_eq!(
         defaults.stdout,
-        "the default configuration is good; it would listen as mqtt on 127.0.0.1:1883 (tcp)\n"
+        "the default configuration is good; it would listen as mqtt on 127.0.0.1:1883 (tcp), websocket on \
+         127.0.0.1:8083 (ws)\n"
     );
 
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fulmar.toml");

@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use self::acl::AclCommand;
 use self::passwd::PasswdCommand;
 use crate::auth::Policy;
-use crate::config::{Config, Flag, Listener, Problems, Sources, check_text, load};
+use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
 use crate::server;
 
 pub use logging::{LogError, init as init_logging};
@@ -30,7 +30,7 @@ const MISUSED: u8 = 2;
 
 /// An MQTT broker for 3.1, 3.1.1 and 5.0.
 ///
-/// Without a command it runs, listening on 127.0.0.1:1883.
+/// Without a command it runs, listening on 127.0.0.1:1883, and on port 8083 for WebSocket.
 #[derive(Debug, Parser)]
 #[command(name = "fulmar", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -62,7 +62,8 @@ struct RunArguments {
     /// Listen on this port of 127.0.0.1 and on no address of the configuration; 0 takes a free port
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    #[arg(long, value_name = "N", hide = true, value_parser = refuse_websocket)]
+    /// The same for WebSocket, at /mqtt; with --port or in place of it
+    #[arg(long, value_name = "N")]
     ws_port: Option<u16>,
     /// The folder of the store on disk
     #[arg(long, value_name = "DIR", value_parser = key("store.directory"))]
@@ -156,9 +157,9 @@ fn refusal(problems: Problems) -> String {
 
 impl RunArguments {
     fn into_sources(self) -> Sources {
-        let listeners = self.port.map(|port| {
-            Listener::tcp(&Listener::default().name, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        });
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let plain = self.port.map(|port| Listener::tcp(&Listener::default().name, loopback(port)));
+        let websocket = self.ws_port.map(|port| Listener::websocket(WEBSOCKET, loopback(port)));
         let flags = [
             ("--data-dir", "store.directory", self.data_dir),
             ("--durability", "store.durability", self.durability),
@@ -167,7 +168,7 @@ impl RunArguments {
         Sources {
             file: self.config,
             environment: None,
-            listeners: listeners.into_iter().collect(),
+            listeners: plain.into_iter().chain(websocket).collect(),
             flags: flags
                 .into_iter()
                 .filter_map(|(name, key, value)| Some(Flag { name, key, value: value? }))
@@ -179,10 +180,6 @@ impl RunArguments {
 /// The parser of a flag that sets `key`.
 fn key(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
     move |text| check_text(key, text).map(|()| text.to_owned())
-}
-
-fn refuse_websocket(_port: &str) -> Result<u16, String> {
-    Err("WebSocket listeners are not in this version yet".to_owned())
 }
 
 #[cfg(test)]
@@ -200,6 +197,8 @@ mod tests {
         let flags = [
             "--port",
             "2883",
+            "--ws-port",
+            "2884",
             "--data-dir",
             "data",
             "--durability",
@@ -219,7 +218,9 @@ mod tests {
         for arguments in [bare.run, run] {
             let sources = arguments.into_sources();
             assert_eq!(sources.file, Some(PathBuf::from("f.toml")));
-            assert_eq!(sources.listeners, [Listener::tcp("mqtt", "127.0.0.1:2883".parse().unwrap())]);
+            let plain = Listener::tcp("mqtt", "127.0.0.1:2883".parse().unwrap());
+            let websocket = Listener::websocket("websocket", "127.0.0.1:2884".parse().unwrap());
+            assert_eq!(sources.listeners, [plain, websocket]);
             let flags: Vec<_> = sources.flags.iter().map(|flag| (flag.key, flag.value.as_str())).collect();
             assert_eq!(
                 flags,

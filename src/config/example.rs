@@ -15,7 +15,9 @@ but those of a listener can be overridden by an environment variable, as FULMAR_
 max_packet_size in [limits], and some by flags: see fulmar run --help.";
 
 const LISTENERS: &str = "Where clients connect; one [[listeners]] for each address. As soon as the file names one, \
-the default below is not in force any more.";
+the defaults below are not in force any more.";
+
+const OTHERS: &str = "The second listener that is there by default: for browsers.";
 
 const RULES: &str = "What clients may do; one [[acl]] for each rule, tried in order: the first that fits decides. \
 Without any rule everyone may do everything; as soon as there is one, here or in auth.acl_file, what no rule allows is \
@@ -51,6 +53,15 @@ pub fn example() -> String {
     commented_rows(&mut text, GROUP_KEYS, &group);
 
     let defaults = Config::default();
+    for listener in defaults.listeners.iter().skip(1) {
+        text.push('\n');
+        comment(&mut text, OTHERS);
+        text.push_str("[[listeners]]\n");
+        let first = Listener::default();
+        for key in listener_keys().filter(|key| key.show(listener) != key.show(&first)) {
+            text.push_str(&format!("{} = {}\n", key.name, key.show(listener)));
+        }
+    }
     for (section, doc) in SECTIONS {
         text.push('\n');
         comment(&mut text, doc);

@@ -320,7 +320,7 @@ mod tests {
             Listener::tcp("listener-1", "127.0.0.1:2883".parse().unwrap()),
             Listener {
                 max_connections: Some(7),
-                leniencies: Leniencies { receive_maximum: true },
+                leniencies: Leniencies { receive_maximum: true, ..Leniencies::default() },
                 ..Listener::tcp("open", "[::]:2884".parse().unwrap())
             },
         ];

@@ -13,22 +13,28 @@ mod key;
 mod lines;
 mod listeners;
 mod load;
+mod network;
 mod problem;
 mod table;
 mod transport;
 mod transport_keys;
 mod units;
 
-pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, Network, is_acl_topic, load_acl};
+pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, is_acl_topic, load_acl};
 pub use auth::{Auth, AuthenticatorKind, DeniedPublish, Jwt};
 pub use example::example;
 pub use load::{Flag, Sources, check_text, load};
+pub use network::{Network, NotANetwork};
 pub use problem::{Fault, Place, Problem, Problems};
-pub use transport::{ClientCertificates, Tls, TlsVersion};
+pub use transport::{ClientCertificates, Tls, TlsVersion, WebSocket};
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The name of the listener for WebSocket that is there by default, and its address.
+pub const WEBSOCKET: &str = "websocket";
+const DEFAULT_WEBSOCKET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8083);
 
 /// Everything that can be set. The default is what runs without any file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +66,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listeners: vec![Listener::default()],
+            listeners: vec![Listener::default(), Listener::websocket(WEBSOCKET, DEFAULT_WEBSOCKET)],
             auth: Auth::default(),
             acl: Acl::default(),
             limits: Limits::default(),
@@ -92,14 +98,23 @@ pub struct Listener {
     pub max_connections: Option<u32>,
     /// What is forgiven to clients known to err; strict is the default.
     pub leniencies: Leniencies,
-    /// Of kind `tls`: its certificates and what it asks of clients.
+    /// Of kinds `tls` and `wss`: its certificates and what it asks of clients.
     pub tls: Tls,
+    /// Of kinds `ws` and `wss`: where and for whom.
+    pub websocket: WebSocket,
+    /// Proxies that are believed when they say whose connection they pass on.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Listener {
     /// A TCP listener that lets anonymous clients in, as for `--port` or a test.
     pub fn tcp(name: &str, address: SocketAddr) -> Self {
         Self { name: name.to_owned(), address, ..Self::default() }
+    }
+
+    /// The same over WebSocket, at `/mqtt`, as for `--ws-port`.
+    pub fn websocket(name: &str, address: SocketAddr) -> Self {
+        Self { kind: ListenerKind::Ws, ..Self::tcp(name, address) }
     }
 }
 
@@ -114,6 +129,8 @@ impl Default for Listener {
             max_connections: None,
             leniencies: Leniencies::default(),
             tls: Tls::default(),
+            websocket: WebSocket::default(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -125,6 +142,10 @@ pub enum ListenerKind {
     Tcp,
     /// MQTT in TLS.
     Tls,
+    /// MQTT in WebSocket.
+    Ws,
+    /// MQTT in WebSocket in TLS.
+    Wss,
 }
 
 /// Faults of clients that a listener forgives; each offender is logged once per connection.
@@ -132,6 +153,8 @@ pub enum ListenerKind {
 pub struct Leniencies {
     /// `receive-maximum`: more QoS 1 and 2 messages in flight towards us than we offered [MQTT-3.3.4-7].
     pub receive_maximum: bool,
+    /// `websocket-subprotocol`: an upgrade to WebSocket that does not ask for `mqtt` [MQTT-6.0.0-3].
+    pub websocket_subprotocol: bool,
 }
 
 /// Bounds on what clients may take. Where it is said, 0 means no bound.

@@ -366,11 +366,11 @@ static LISTENER_KEYS: &[Key<Listener>] = &[
     },
     Key {
         name: "kind",
-        doc: "What is spoken below MQTT: nothing but TCP, or TLS.",
+        doc: "What is spoken below MQTT: nothing but TCP, TLS, WebSocket, or WebSocket in TLS.",
         zero: None,
         shape: Shape::Choice {
             words: ListenerKind::words,
-            later: &["ws", "wss", "unix"],
+            later: &["unix"],
             get: |listener| listener.kind.word(),
             set: |listener, word| choose(&mut listener.kind, word),
         },
@@ -422,19 +422,24 @@ static LISTENER_KEYS: &[Key<Listener>] = &[
     Key {
         name: "lenient",
         doc: "Faults forgiven to clients known to err, where the default is strict: \"receive-maximum\" lets a \
-              client have more messages in flight than it was granted.",
+              client have more messages in flight than it was granted, \"websocket-subprotocol\" come in over WebSocket \
+              without asking for the subprotocol mqtt.",
         zero: None,
         shape: Shape::Words {
-            words: &["receive-maximum"],
+            words: &["receive-maximum", "websocket-subprotocol"],
             get: |listener| {
                 let mut words = Vec::new();
                 if listener.leniencies.receive_maximum {
                     words.push("receive-maximum");
                 }
+                if listener.leniencies.websocket_subprotocol {
+                    words.push("websocket-subprotocol");
+                }
                 words
             },
             set: |listener, words| {
                 listener.leniencies.receive_maximum = words.contains(&"receive-maximum");
+                listener.leniencies.websocket_subprotocol = words.contains(&"websocket-subprotocol");
             },
         },
     },
@@ -461,7 +466,7 @@ words!(DeniedPublish { Ignore = "ignore", Close = "close" });
 words!(AclAction { Allow = "allow", Deny = "deny" });
 words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });
 words!(AclWho { Anyone = "anyone", Identified = "identified", Anonymous = "anonymous" });
-words!(ListenerKind { Tcp = "tcp", Tls = "tls" });
+words!(ListenerKind { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss" });
 words!(TlsVersion { V1_2 = "1.2", V1_3 = "1.3" });
 words!(ClientCertificates { None = "none", Optional = "optional", Required = "required" });
 words!(SharedStrategy {
@@ -613,10 +618,16 @@ mod tests {
                         assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
                     }
                     Shape::Texts { get, .. } => {
-                        assert_eq!(key.apply(&mut target, &ValueKind::from("one")), Ok(()), "{}", key.name);
-                        assert_eq!(get(&target), ["one"], "{}", key.name);
-                        assert_eq!(key.apply_text(&mut target, "one, two"), Ok(()), "{}", key.name);
-                        assert_eq!(get(&target), ["one", "two"], "{}", key.name);
+                        let [one, two] = match key.name {
+                            "origins" => ["https://one.example", "null"],
+                            "trusted_proxies" => ["10.0.0.0/8", "fd00::1/128"],
+                            _ => ["one", "two"],
+                        };
+                        assert_eq!(key.apply(&mut target, &ValueKind::from(one)), Ok(()), "{}", key.name);
+                        assert_eq!(get(&target), [one], "{}", key.name);
+                        let both = format!("{one}, {two}");
+                        assert_eq!(key.apply_text(&mut target, &both), Ok(()), "{}", key.name);
+                        assert_eq!(get(&target), [one, two], "{}", key.name);
                         assert!(key.apply(&mut target, &ValueKind::from("")).is_err(), "{}", key.name);
                         assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
                     }

@@ -1,6 +1,7 @@
 //! What a listener speaks below MQTT, and what that needs: the types, and the checks that take several keys.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Listener, ListenerKind};
 
@@ -46,6 +47,33 @@ pub enum ClientCertificates {
     Required,
 }
 
+/// WebSocket of a listener of kind `ws` or `wss`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocket {
+    /// The path of the URL; begins with a slash.
+    pub path: String,
+    /// Origins whose pages may connect; empty: any. Clients that are no browsers have none and may always.
+    pub origins: Vec<String>,
+    /// A ping is sent when nothing else was for so long; zero: never.
+    pub ping_interval: Duration,
+}
+
+impl WebSocket {
+    /// Whether pages of that origin (RFC 6454 §7) may connect.
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        self.origins.is_empty() || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self { path: "/mqtt".to_owned(), origins: Vec::new(), ping_interval: Duration::from_secs(30) }
+    }
+}
+
+/// The keys that mean something to WebSocket alone.
+const WEBSOCKET_KEYS: [&str; 3] = ["websocket_path", "origins", "websocket_ping"];
+
 /// The keys that mean something to TLS alone.
 const TLS_KEYS: [&str; 7] = [
     "certificate",
@@ -61,8 +89,16 @@ impl ListenerKind {
     /// Whether it is spoken inside TLS.
     pub fn is_encrypted(self) -> bool {
         match self {
-            Self::Tls => true,
-            Self::Tcp => false,
+            Self::Tls | Self::Wss => true,
+            Self::Tcp | Self::Ws => false,
+        }
+    }
+
+    /// Whether it is spoken inside WebSocket.
+    pub fn is_websocket(self) -> bool {
+        match self {
+            Self::Ws | Self::Wss => true,
+            Self::Tcp | Self::Tls => false,
         }
     }
 }
@@ -74,6 +110,10 @@ pub(super) fn faults(
     is_set: impl Fn(&str) -> bool,
 ) -> Vec<(&'static str, &'static str)> {
     let mut faults = Vec::new();
+    if !listener.kind.is_websocket() {
+        let stray = WEBSOCKET_KEYS.into_iter().filter(|key| is_set(key));
+        faults.extend(stray.map(|key| (key, "only a listener of kind \"ws\" or \"wss\" uses it")));
+    }
     if !listener.kind.is_encrypted() {
         let stray = TLS_KEYS.into_iter().filter(|key| is_set(key));
         faults.extend(stray.map(|key| (key, "only a listener of kind \"tls\" or \"wss\" uses it")));

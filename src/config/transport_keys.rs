@@ -1,6 +1,7 @@
 //! The keys of a listener that are about its transport; a part of the table in `table.rs`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Listener;
 use super::key::{Key, Shape, Worded};
@@ -91,4 +92,78 @@ pub(super) static TRANSPORT_KEYS: &[Key<Listener>] = &[
         tls.revocation_lists,
         "Lists of revoked client certificates (CRL, PEM or DER), one from each authority that signs them."
     ),
+    Key {
+        name: "websocket_path",
+        doc: "For kinds \"ws\" and \"wss\": the path of the URL.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "a path such as \"/mqtt\"",
+            get: |listener| listener.websocket.path.clone(),
+            set: |listener, text| {
+                listener.websocket.path = text.to_owned();
+                text.starts_with('/')
+                    && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+            },
+        },
+    },
+    Key {
+        name: "origins",
+        doc: "Web sites whose pages may connect, as the browser tells them; without any, all may. Clients that are \
+              no browsers always may.",
+        zero: None,
+        shape: Shape::Texts {
+            expects: "an origin such as \"https://example.org\", or a list of them",
+            get: |listener| listener.websocket.origins.clone(),
+            set: |listener, origins| {
+                listener.websocket.origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+                origins.iter().all(|origin| is_origin(origin))
+            },
+        },
+    },
+    Key {
+        name: "websocket_ping",
+        doc: "A WebSocket ping is sent when nothing else was for so long: proxies cut what looks idle, often after \
+              60s.",
+        zero: Some("never"),
+        shape: Shape::Duration {
+            bounds: Duration::from_secs(1)..=Duration::from_secs(3600),
+            get: |listener| listener.websocket.ping_interval,
+            set: |listener, duration| listener.websocket.ping_interval = duration,
+        },
+    },
+    Key {
+        name: "trusted_proxies",
+        doc: "Addresses and networks of proxies that are believed when they say whose connection they pass on: \
+              X-Forwarded-For with WebSocket. From anybody else it is ignored.",
+        zero: None,
+        shape: Shape::Texts {
+            expects: "an address or a network such as \"10.0.0.0/8\", or a list of them",
+            get: |listener| listener.trusted_proxies.iter().map(ToString::to_string).collect(),
+            set: |listener, networks| {
+                let parsed: Result<Vec<_>, _> = networks.iter().map(|network| network.parse()).collect();
+                parsed.map(|networks| listener.trusted_proxies = networks).is_ok()
+            },
+        },
+    },
 ];
+
+/// `null`, or a scheme, `://` and a host, perhaps with a port; nothing behind it (RFC 6454 §6.2).
+fn is_origin(text: &str) -> bool {
+    let is_host = |rest: &str| !rest.is_empty() && !rest.contains('/');
+    text == "null" || text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && is_host(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_has_a_scheme_and_no_path() {
+        for origin in ["https://example.org", "http://localhost:8080", "null"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for text in ["", "example.org", "https://", "https://example.org/", "*"] {
+            assert!(!is_origin(text), "{text}");
+        }
+    }
+}

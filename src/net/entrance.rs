@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::Shared;
 use super::tls::{Tls, TlsError};
-use crate::config::{Leniencies, Listener, ListenerKind};
+use crate::config::{self, Leniencies, Listener, ListenerKind, Network};
 
 /// The protocols that may be asked for inside TLS (ALPN).
 const MQTT_PROTOCOLS: &[&[u8]] = &[b"mqtt"];
+const HTTP_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// See the module.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Entrance {
     pub shared: Arc<Shared>,
     /// What is spoken below MQTT.
     pub transport: Transport,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<Network>,
     /// What is forgiven.
     pub leniencies: Leniencies,
     /// How long a new connection may take for what comes before MQTT.
@@ -40,6 +43,10 @@ pub enum Transport {
     Tcp,
     /// TLS.
     Tls(Arc<Tls>),
+    /// WebSocket.
+    Ws(config::WebSocket),
+    /// WebSocket in TLS.
+    Wss(Arc<Tls>, config::WebSocket),
 }
 
 impl Entrance {
@@ -49,6 +56,7 @@ impl Entrance {
         Ok(Arc::new(Self {
             name: listener.name.clone(),
             transport: Transport::load(listener)?,
+            trusted_proxies: listener.trusted_proxies.clone(),
             leniencies: listener.leniencies,
             handshake_timeout: connect_timeout,
             connect_timeout,
@@ -67,8 +75,16 @@ impl Entrance {
     /// Certificates in use, if any.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         match &self.transport {
-            Transport::Tls(tls) => Some(tls),
-            Transport::Tcp => None,
+            Transport::Tls(tls) | Transport::Wss(tls, _) => Some(tls),
+            Transport::Tcp | Transport::Ws(_) => None,
+        }
+    }
+
+    /// What is demanded of requests for WebSocket, if it is spoken.
+    pub fn websocket(&self) -> Option<&config::WebSocket> {
+        match &self.transport {
+            Transport::Ws(settings) | Transport::Wss(_, settings) => Some(settings),
+            Transport::Tcp | Transport::Tls(_) => None,
         }
     }
 }
@@ -76,11 +92,12 @@ impl Entrance {
 impl Transport {
     /// Reads and checks what the listener's transport needs; blocks.
     pub fn load(listener: &Listener) -> Result<Self, TlsError> {
+        let tls = |protocols| Tls::load(&listener.name, &listener.tls, protocols).map(Arc::new);
         Ok(match listener.kind {
             ListenerKind::Tcp => Self::Tcp,
-            ListenerKind::Tls => {
-                Self::Tls(Arc::new(Tls::load(&listener.name, &listener.tls, MQTT_PROTOCOLS)?))
-            }
+            ListenerKind::Tls => Self::Tls(tls(MQTT_PROTOCOLS)?),
+            ListenerKind::Ws => Self::Ws(listener.websocket.clone()),
+            ListenerKind::Wss => Self::Wss(tls(HTTP_PROTOCOLS)?, listener.websocket.clone()),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::websocket::{self, Violation};
 use crate::auth::{Refused, Why};
 use crate::broker::{Denial, Refusal, SubscribeError};
 use crate::codec::{Answer, DecodeError, PacketType, ProtocolVersion, ReasonCode};
@@ -36,6 +37,12 @@ pub enum Failure {
     /// The handshake of TLS failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(Box<rustls::Error>),
+    /// The upgrade from HTTP to WebSocket was refused.
+    #[error("the upgrade to WebSocket was refused: {0}")]
+    Upgrade(Box<websocket::Refusal>),
+    /// The client broke the rules of WebSocket.
+    #[error("it does not speak WebSocket: {0}")]
+    WebSocket(Violation),
     /// The first packet was something else.
     #[error("it does not speak MQTT: {0}")]
     NotMqtt(&'static str),
@@ -105,7 +112,13 @@ impl Failure {
     /// Of a socket that failed to be read from or written to.
     pub fn from_io(error: io::Error) -> Self {
         // In TLS: closed without a word, as a client that is killed does on any transport.
-        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Closed } else { Self::Broken(error) }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::Closed;
+        }
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
+            Some(violation) => Self::WebSocket(*violation),
+            None => Self::Broken(error),
+        }
     }
 
     /// Of a TLS handshake.
@@ -126,6 +139,8 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeTimeout
             | Self::Tls(_)
+            | Self::Upgrade(_)
+            | Self::WebSocket(_)
             | Self::NotMqtt(_) => return None,
             Self::AnswerTooLarge(_) => ReasonCode::PacketTooLarge,
             Self::Refused(Refusal::WillTopic(TopicError::NotUtf8 | TopicError::Null)) => {
@@ -186,6 +201,9 @@ impl Failure {
             // Not TLS at all, or a version that nobody should speak any more.
             return matches!(**error, rustls::Error::InvalidMessage(_) | rustls::Error::PeerIncompatible(_));
         }
+        if let Self::Upgrade(refusal) = self {
+            return refusal.is_of_a_stranger();
+        }
         matches!(
             self,
             Self::NotMqtt(_)
@@ -207,6 +225,7 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeTimeout
             | Self::Tls(_)
+            | Self::Upgrade(_)
             | Self::NotMqtt(_)
             | Self::TooManyConnections
             | Self::AnswerTooLarge(_)
@@ -214,7 +233,8 @@ impl Failure {
             | Self::NotAuthenticated(..)
             | Self::PublishDenied(_)
             | Self::Close(_) => false,
-            Self::Decode(_)
+            Self::WebSocket(_)
+            | Self::Decode(_)
             | Self::SecondConnect
             | Self::UnexpectedPacket(_)
             | Self::ContradictoryAcknowledgement(..)

@@ -66,7 +66,7 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) -> Option<Box<Started<S>>> {
     let shared = &entrance.shared;
-    let Arrival { peer, connect_by } = *arrival;
+    let Arrival { peer, connect_by, .. } = *arrival;
     let mut buffer = Vec::new();
     // Made before the question: whoever stops the broker says so first and then notifies those that wait.
     let stopping = shared.stopping.notified();
@@ -166,8 +166,13 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         now,
     );
     let maximum_packet_size = connect.properties.maximum_packet_size;
-    let mut inbound =
-        Inbound::new(shared.clone(), handle.clone(), version, maximum_packet_size, entrance.leniencies);
+    let mut inbound = Inbound::new(
+        shared.clone(),
+        handle.clone(),
+        version,
+        maximum_packet_size,
+        entrance.leniencies.receive_maximum,
+    );
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
     let connack = Packet::ConnAck(connack(broker, &connect, &accepted));

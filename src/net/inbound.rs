@@ -20,7 +20,7 @@ use crate::codec::{
     ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
     decode_publish, encode_acknowledgement, read_header,
 };
-use crate::config::{DeniedPublish, Leniencies};
+use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
 use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
 use crate::store::{CommitSeq, Record};
@@ -38,8 +38,8 @@ pub struct Inbound {
     unreleased: usize,
     /// The session outlives the connection; that does not change while it is connected.
     persistent: bool,
-    /// What the listener forgives.
-    leniencies: Leniencies,
+    /// The listener forgives more messages in flight than were granted.
+    forgives_receive_maximum: bool,
     /// It was forgiven something, and the log says so.
     forgiven: bool,
     aliases: Option<Box<IncomingAliases>>,
@@ -105,7 +105,7 @@ impl Inbound {
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
-        leniencies: Leniencies,
+        forgives_receive_maximum: bool,
     ) -> Self {
         let (unreleased, persistent) = {
             let state = handle.lock();
@@ -118,7 +118,7 @@ impl Inbound {
             persistent,
             version,
             maximum_packet_size,
-            leniencies,
+            forgives_receive_maximum,
             forgiven: false,
             aliases: None,
             permits: None,
@@ -396,7 +396,7 @@ impl Inbound {
             in_flight += if self.acks.held() > 0 { owed + 1 } else { 1 };
         }
         if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
-            if !self.leniencies.receive_maximum {
+            if !self.forgives_receive_maximum {
                 return Err(Failure::ReceiveMaximumExceeded(most));
             }
             if !std::mem::replace(&mut self.forgiven, true) {

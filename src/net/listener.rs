@@ -124,30 +124,36 @@ async fn accept(listener: TcpListener, entrance: Arc<Entrance>) {
 fn welcome(stream: TcpStream, address: SocketAddr, entrance: &Arc<Entrance>) {
     let open = OpenConnection::new(entrance.clone());
     let peer = Peer { address: Some(address), ..Peer::default() };
-    let arrival = Box::new(Arrival { peer, connect_by: Instant::now() + entrance.connect_timeout });
+    let now = Instant::now();
+    let connect_by = now + entrance.connect_timeout;
+    let handshake_by = connect_by.min(now + entrance.handshake_timeout);
+    let arrival = Box::new(Arrival { peer, handshake_by, connect_by });
     match entrance.transport {
         Transport::Tcp => tokio::spawn(handshake::serve(stream, arrival, open)),
         Transport::Tls(_) => tokio::spawn(transport::serve_tls(stream, arrival, open)),
+        Transport::Ws(_) => tokio::spawn(transport::serve_ws(stream, arrival, open)),
+        Transport::Wss(..) => tokio::spawn(transport::serve_wss(stream, arrival, open)),
     };
 }
 
-/// Tells a client that there is no room, unless that costs more than it is worth.
-fn turn_away(stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
+/// Tells a client that there is no room, unless that costs more than it is worth: a handshake of TLS does.
+fn turn_away(stream: TcpStream, address: SocketAddr, entrance: &Arc<Entrance>) {
     let shared = &entrance.shared;
-    let can_be_told = match entrance.transport {
-        Transport::Tcp => true,
-        Transport::Tls(_) => false,
-    };
-    if !can_be_told || shared.refusing.fetch_add(1, Ordering::AcqRel) >= REFUSALS {
-        if can_be_told {
+    let is_told = entrance.tls().is_none() && shared.refusing.fetch_add(1, Ordering::AcqRel) < REFUSALS;
+    if !is_told {
+        if entrance.tls().is_none() {
             shared.refusing.fetch_sub(1, Ordering::AcqRel);
         }
         shared.broker.counters.add(Counter::ConnectionsRefused, 1);
         return;
     }
-    let shared = shared.clone();
+    let entrance = entrance.clone();
     tokio::spawn(async move {
-        handshake::refuse(stream, Some(address), shared.clone()).await;
+        let shared = &entrance.shared;
+        match entrance.websocket() {
+            Some(_) => transport::refuse_ws(stream, address, &entrance).await,
+            None => handshake::refuse(stream, Some(address), shared.clone()).await,
+        }
         shared.refusing.fetch_sub(1, Ordering::AcqRel);
     });
 }

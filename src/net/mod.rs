@@ -18,6 +18,7 @@ mod permit;
 mod scratch;
 mod tls;
 mod transport;
+mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

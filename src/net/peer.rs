@@ -19,6 +19,8 @@ pub struct Peer {
 pub struct Arrival {
     /// Who it is.
     pub peer: Peer,
+    /// When what comes before MQTT must be done.
+    pub handshake_by: Instant,
     /// When its CONNECT must be there.
     pub connect_by: Instant,
 }

@@ -4,10 +4,10 @@
 //! `handshake_timeout`, it counts against `connect_timeout`, and its memory is given back when it is done: streams
 //! with a state of their own are boxed, so that a task is no larger than a plain connection's.
 
-use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -15,14 +15,44 @@ use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
 use super::handshake::{self, part};
 use super::peer::{Arrival, Peer};
-use super::tls::{Tls, client_certificate};
+use super::tls::client_certificate;
+use super::websocket::{self, LARGEST_REQUEST, Refusal, Upgrade, WebSocket};
 use crate::broker::Counter;
 
 /// Serves a client on a TLS listener until it is gone.
 pub async fn serve_tls(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
-    if let Some((stream, arrival)) = Box::pin(secure(stream, arrival, &open.entrance)).await {
+    let secured =
+        Box::pin(in_time(&open.entrance, arrival, |arrival| secure(stream, arrival, &open.entrance)));
+    if let Some((stream, arrival)) = secured.await {
         handshake::serve(stream, arrival, open).await;
     }
+}
+
+/// The same, over WebSocket.
+pub async fn serve_ws(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
+    let upgraded =
+        Box::pin(in_time(&open.entrance, arrival, |arrival| upgrade(stream, arrival, &open.entrance)));
+    if let Some((stream, arrival)) = upgraded.await {
+        handshake::serve(stream, arrival, open).await;
+    }
+}
+
+/// The same, over WebSocket in TLS.
+pub async fn serve_wss(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
+    let upgraded = Box::pin(in_time(&open.entrance, arrival, async |arrival| {
+        let (stream, arrival) = secure(stream, arrival, &open.entrance).await?;
+        upgrade(stream, arrival, &open.entrance).await
+    }));
+    if let Some((stream, arrival)) = upgraded.await {
+        handshake::serve(stream, arrival, open).await;
+    }
+}
+
+/// Tells a client that asks for WebSocket that there is no room.
+pub async fn refuse_ws(mut stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
+    entrance.shared.broker.counters.add(Counter::ConnectionsRefused, 1);
+    entrance.shared.lines.refused(Some(address), &Failure::TooManyConnections, Instant::now());
+    part(&mut stream, Refusal::Busy.response().as_bytes(), &Failure::TooManyConnections).await;
 }
 
 /// Does the handshake of TLS, or says why it fails.
@@ -31,44 +61,110 @@ async fn secure(
     mut arrival: Box<Arrival>,
     entrance: &Entrance,
 ) -> Option<(Box<TlsStream<TcpStream>>, Box<Arrival>)> {
-    let tls: &Tls = entrance.tls()?;
-    match in_time(tls.accept(stream), &arrival, entrance).await? {
+    match entrance.tls()?.accept(stream).await {
         Ok(stream) => {
             arrival.peer.certificate = client_certificate(&stream);
             Some((Box::new(stream), arrival))
         }
         Err((error, mut stream)) => {
-            let failure = Failure::from_tls(error);
-            refuse(&mut stream, &arrival.peer, &failure, entrance).await;
+            refuse(&mut stream, &[], &arrival.peer, &Failure::from_tls(error), entrance).await;
             None
         }
     }
 }
 
-/// Waits for a step that comes before MQTT; `None` if it takes too long or the broker stops.
-async fn in_time<T>(step: impl Future<Output = T>, arrival: &Arrival, entrance: &Entrance) -> Option<T> {
+/// Turns HTTP into WebSocket, or says why not.
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mut arrival: Box<Arrival>,
+    entrance: &Entrance,
+) -> Option<(Box<WebSocket<S>>, Box<Arrival>)> {
+    let settings = entrance.websocket()?;
+    let peer = &mut arrival.peer;
+    let mut request = Vec::new();
+    match read_upgrade(&mut stream, &mut request, peer, entrance).await {
+        Ok(upgrade) => {
+            if let Some(address) = upgrade.forwarded_for {
+                // Its port is not known.
+                peer.address = Some(SocketAddr::new(address, 0));
+            }
+            let early = request.split_off(upgrade.length.min(request.len()));
+            let stream = WebSocket::new(stream, early, settings.ping_interval);
+            Some((Box::new(stream), arrival))
+        }
+        Err(failure) => {
+            let response = match &failure {
+                Failure::Upgrade(refusal) => refusal.response(),
+                _ => String::new(),
+            };
+            refuse(&mut stream, response.as_bytes(), peer, &failure, entrance).await;
+            None
+        }
+    }
+}
+
+/// Reads a request and, if it is granted, answers it.
+async fn read_upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    request: &mut Vec<u8>,
+    peer: &Peer,
+    entrance: &Entrance,
+) -> Result<Upgrade, Failure> {
+    let settings = entrance.websocket().ok_or(Failure::Closed)?;
+    let rules = websocket::Rules {
+        settings,
+        trusted_proxies: &entrance.trusted_proxies,
+        forgives_subprotocol: entrance.leniencies.websocket_subprotocol,
+    };
+    let address = peer.address.map(|address| address.ip());
+    loop {
+        let most = LARGEST_REQUEST - request.len().min(LARGEST_REQUEST);
+        let read = (&mut *stream).take(most as u64).read_buf(request).await.map_err(Failure::from_io)?;
+        if read == 0 {
+            return Err(Failure::Closed);
+        }
+        let parsed = websocket::parse(request, address, rules);
+        let Some(upgrade) = parsed.map_err(|refusal| Failure::Upgrade(Box::new(refusal)))? else { continue };
+        stream.write_all(upgrade.response.as_bytes()).await.map_err(Failure::from_io)?;
+        stream.flush().await.map_err(Failure::from_io)?;
+        return Ok(upgrade);
+    }
+}
+
+/// Does what comes before MQTT; `None` if it takes too long or the broker stops.
+async fn in_time<T>(
+    entrance: &Entrance,
+    arrival: Box<Arrival>,
+    steps: impl AsyncFnOnce(Box<Arrival>) -> Option<T>,
+) -> Option<T> {
     let shared = &entrance.shared;
-    let until = arrival.connect_by.min(Instant::now() + entrance.handshake_timeout);
+    let (until, address) = (arrival.handshake_by, arrival.peer.address);
+    // Made before the question, as in `handshake`.
+    let stopping = shared.stopping.notified();
+    if shared.broker.is_stopping() {
+        return None;
+    }
     let done = tokio::select! {
         biased;
-        done = tokio::time::timeout_at(until.into(), step) => done,
-        () = shared.stopping.notified() => return None,
+        done = tokio::time::timeout_at(until.into(), steps(arrival)) => done,
+        () = stopping => return None,
     };
     if done.is_err() {
         shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-        shared.lines.refused(arrival.peer.address, &Failure::HandshakeTimeout, Instant::now());
+        shared.lines.refused(address, &Failure::HandshakeTimeout, Instant::now());
     }
-    done.ok()
+    done.ok().flatten()
 }
 
-/// Notes a failure, and closes so that the client can read what it was told.
+/// Notes a failure, and closes so that the client can read what it is told.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
+    bytes: &[u8],
     peer: &Peer,
     failure: &Failure,
     entrance: &Entrance,
 ) {
     entrance.shared.broker.counters.add(Counter::ConnectionsRefused, 1);
     entrance.shared.lines.refused(peer.address, failure, Instant::now());
-    part(stream, &[], failure).await;
+    part(stream, bytes, failure).await;
 }

@@ -138,6 +138,8 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
         let over = match listener.kind {
             ListenerKind::Tcp => "TCP",
             ListenerKind::Tls => "TLS",
+            ListenerKind::Ws => "WebSocket",
+            ListenerKind::Wss => "WebSocket in TLS",
         };
         tracing::info!(address = %bound.address, name = %listener.name, "listening for MQTT over {over}");
         listening.push(bound);

@@ -34,6 +34,7 @@ mod table;
 mod topic_alias;
 mod topics;
 mod unsubscribe;
+mod websocket;
 mod wills;
 
 use support::{Connect, RawClient, Version, broker_under_test, connect, unique};

@@ -100,11 +100,12 @@ impl Broker {
 
     /// Where a listener of that name listens, as the log tells: for those with port 0.
     pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let ending = format!(" name={listener}\n");
+        self.wait_for_log(&ending);
         let log = self.log();
-        let ending = format!(" name={listener}");
-        let line = log.lines().find(|line| line.contains("listening for MQTT") && line.ends_with(&ending));
+        let line = log.split_inclusive('\n').find(|line| line.ends_with(&ending));
         let address = line.and_then(|line| line.split("address=").nth(1)?.split(' ').next()?.parse().ok());
-        address.unwrap_or_else(|| panic!("no listener {listener} in the log:\n{log}"))
+        address.unwrap_or_else(|| panic!("no address of {listener} in the log:\n{log}"))
     }
 
     /// Its process id.

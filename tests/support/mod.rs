@@ -13,6 +13,7 @@ pub mod light;
 mod packets;
 pub mod random;
 mod received;
+pub mod websocket;
 mod wire;
 
 pub use broker::{Broker, broker_under_test, unique};

@@ -7,3 +7,4 @@ mod support;
 mod renewal;
 mod secure;
 mod tools;
+mod websocket;
