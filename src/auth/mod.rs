@@ -7,6 +7,7 @@
 //! thread that serves clients.
 
 pub mod acl;
+mod certificate;
 mod changes;
 mod hashing;
 pub mod jwt;
@@ -21,6 +22,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::RwLock;
 use thiserror::Error;
 
+pub use certificate::{CertificateNames, user_of};
 pub use changes::Changes;
 pub use password::{Password, PasswordError};
 pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
@@ -40,6 +42,8 @@ pub struct Credentials<'a> {
     pub username: Option<&'a str>,
     /// The Password, if there is one.
     pub password: Option<&'a [u8]>,
+    /// The names in the certificate it showed, if TLS has verified one.
+    pub certificate: Option<CertificateNames<'a>>,
     /// Where it really comes from, if that is known.
     pub address: Option<SocketAddr>,
 }
@@ -128,6 +132,8 @@ enum Answer {
 enum Authenticator {
     PasswordFile(Arc<PasswordFile>),
     Jwt(Arc<Tokens>),
+    /// With the template of user names.
+    Certificate(Arc<str>),
 }
 
 /// See the module. Shared by all connections.
@@ -172,21 +178,24 @@ impl Auth {
     ) -> Result<Identity, Refused> {
         let policy = self.policy.read().clone();
         let door = policy.door(listener);
-        if credentials.are_missing() || (door.authenticators.is_empty() && door.allow_anonymous) {
-            return if door.allow_anonymous {
-                Ok(Identity::anonymous())
-            } else {
-                Err(Refused { authenticator: "anonymous", why: Why::Anonymous })
-            };
-        }
+        let says_nothing = credentials.are_missing();
         for authenticator in &door.authenticators {
+            if says_nothing && !authenticator.needs_no_words() {
+                continue;
+            }
             match authenticator.ask(&credentials, &self.hashing).await {
                 Answer::Yes(identity) => return Ok(identity),
                 Answer::No(why) => return Err(Refused { authenticator: authenticator.name(), why }),
                 Answer::NotMine => {}
             }
         }
-        Err(Refused { authenticator: "none", why: Why::Unknown })
+        match (says_nothing, door.allow_anonymous) {
+            (true, true) => Ok(Identity::anonymous()),
+            (true, false) => Err(Refused { authenticator: "anonymous", why: Why::Anonymous }),
+            // Where nobody is asked, it does not matter what a client says.
+            (false, true) if door.authenticators.is_empty() => Ok(Identity::anonymous()),
+            (false, _) => Err(Refused { authenticator: "none", why: Why::Unknown }),
+        }
     }
 }
 
@@ -196,6 +205,15 @@ impl Authenticator {
         match self {
             Self::PasswordFile(_) => "password-file",
             Self::Jwt(_) => "jwt",
+            Self::Certificate(_) => "certificate",
+        }
+    }
+
+    /// Whether it can know a client that has sent neither user name nor password.
+    fn needs_no_words(&self) -> bool {
+        match self {
+            Self::Certificate(_) => true,
+            Self::PasswordFile(_) | Self::Jwt(_) => false,
         }
     }
 
@@ -208,6 +226,10 @@ impl Authenticator {
                     Some(Err(error)) => Answer::No(Why::Token(error)),
                     None => Answer::NotMine,
                 }
+            }
+            Self::Certificate(template) => {
+                let user = credentials.certificate.and_then(|names| user_of(template, &names));
+                user.map_or(Answer::NotMine, |user| Answer::Yes(Identity::of_user(&user, self.name())))
             }
             Self::PasswordFile(file) => {
                 let Some(user) = credentials.username else { return Answer::NotMine };
@@ -245,7 +267,7 @@ mod tests {
 
     fn ask(auth: &Auth, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Why> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let credentials = Credentials { client_id: "c", username, password, address: None };
+        let credentials = Credentials { client_id: "c", username, password, ..Credentials::default() };
         let answer = runtime.block_on(auth.authenticate("door", credentials));
         answer.map(|identity| identity.user.map(|user| user.to_string())).map_err(|refused| refused.why)
     }

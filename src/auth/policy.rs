@@ -95,6 +95,9 @@ impl Policy {
         let authenticator = |kind: &AuthenticatorKind| match kind {
             // The configuration makes sure that there is one.
             AuthenticatorKind::PasswordFile => passwords.clone().map(Authenticator::PasswordFile),
+            AuthenticatorKind::Certificate => {
+                Some(Authenticator::Certificate(config.auth.certificate_user.as_str().into()))
+            }
             AuthenticatorKind::Jwt => tokens.clone().map(Authenticator::Jwt),
         };
         let doors = config.listeners.iter().map(|listener| {

@@ -17,6 +17,8 @@ pub struct Auth {
     pub authenticators: Vec<AuthenticatorKind>,
     /// User names and hashed passwords; empty: none.
     pub password_file: PathBuf,
+    /// How a client's certificate becomes a user name.
+    pub certificate_user: String,
     /// What tokens are judged by.
     pub jwt: Jwt,
     /// Rules beside those of the configuration; empty: none.
@@ -36,6 +38,7 @@ impl Default for Auth {
         Self {
             authenticators: Vec::new(),
             password_file: PathBuf::new(),
+            certificate_user: "%cn".to_owned(),
             jwt: Jwt::default(),
             acl_file: PathBuf::new(),
             denied_publish: DeniedPublish::Ignore,
@@ -89,11 +92,13 @@ pub enum AuthenticatorKind {
     PasswordFile,
     /// A signed token in the password.
     Jwt,
+    /// The certificate that a client showed to TLS.
+    Certificate,
 }
 
 impl AuthenticatorKind {
     /// The words of all of them.
-    pub(super) const ALL_WORDS: &'static [&'static str] = &["password-file", "jwt"];
+    pub(super) const ALL_WORDS: &'static [&'static str] = &["password-file", "jwt", "certificate"];
 
     /// Those of a list of words.
     pub(super) fn list(words: &[&str]) -> Vec<Self> {
@@ -175,6 +180,7 @@ fn asked<'a>(own: &'a [AuthenticatorKind], auth: &'a Auth) -> &'a [Authenticator
 /// What these authenticators lack.
 fn needs(kinds: &[AuthenticatorKind], auth: &Auth) -> impl Iterator<Item = Fault> {
     kinds.iter().filter_map(|kind| match kind {
+        AuthenticatorKind::Certificate => None,
         AuthenticatorKind::Jwt => auth.jwt.keys.as_os_str().is_empty().then(|| Fault::Missing {
             key: "auth.jwt_keys".to_owned(),
             expectation:

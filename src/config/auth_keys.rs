@@ -29,7 +29,7 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     Key {
         name: "auth.authenticators",
         doc: "Who is asked about clients with credentials, in this order, on every listener that names none of its own: \
-              \"password-file\" knows the users of password_file, \"jwt\" believes signed tokens in the password. The first that says yes or no decides.",
+              \"password-file\" knows the users of password_file, \"jwt\" believes signed tokens in the password, \"certificate\" those that showed one to TLS. The first that says yes or no decides.",
         zero: None,
         shape: Shape::Words {
             words: AuthenticatorKind::ALL_WORDS,
@@ -46,6 +46,20 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
             expects: "the path of a file, or \"\" for none",
             get: |config| config.auth.password_file.to_string_lossy().into_owned(),
             set: |config, text| set_path(&mut config.auth.password_file, text),
+        },
+    },
+    Key {
+        name: "auth.certificate_user",
+        doc: "The user name of a client that has shown a certificate: %cn stands for its common name, %dns, %email and \
+              %uri for the first such subject alternative name. One that lacks such a name is not taken.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "a text with %cn, %dns, %email or %uri in it",
+            get: |config| config.auth.certificate_user.clone(),
+            set: |config, text| {
+                let asks = ["%cn", "%dns", "%email", "%uri"].iter().any(|mark| text.contains(mark));
+                asks.then(|| config.auth.certificate_user = text.to_owned()).is_some()
+            },
         },
     },
     Key {
