@@ -14,12 +14,14 @@ pub mod jwt;
 mod password;
 mod password_file;
 mod policy;
+mod scram;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use parking_lot::RwLock;
+use ring::hmac;
 use thiserror::Error;
 
 pub use certificate::{CertificateNames, user_of};
@@ -27,11 +29,20 @@ pub use changes::Changes;
 pub use password::{Password, PasswordError};
 pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
 pub use policy::Policy;
+pub use scram::Exchange;
 
 use self::acl::Acl;
 use self::hashing::{Hashing, Verdict};
 use self::jwt::{TokenError, Tokens};
 use crate::config::DeniedPublish;
+
+/// The method of enhanced authentication, as clients name it.
+pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+
+/// The authenticator of that method.
+const SCRAM: &str = "scram-sha-256";
+
+const NOT_PROVED: Refused = Refused { authenticator: SCRAM, why: Why::NotProved };
 
 /// What is known of a client when it asks to be let in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,6 +120,12 @@ pub enum Why {
     /// No authenticator takes what it says.
     #[error("no authenticator takes credentials of this kind")]
     Unknown,
+    /// The exchange came to nothing: no such user, another password, or a message that is none.
+    #[error("it did not prove that it knows the password")]
+    NotProved,
+    /// Who proves again who he is must be the same.
+    #[error("it is another user than before")]
+    AnotherUser,
     /// Its token is refused.
     #[error("the token is refused: {0}")]
     Token(TokenError),
@@ -132,6 +149,8 @@ enum Answer {
 enum Authenticator {
     PasswordFile(Arc<PasswordFile>),
     Jwt(Arc<Tokens>),
+    /// In AUTH packets, with the users of the password file.
+    Scram(Arc<PasswordFile>),
     /// With the template of user names.
     Certificate(Arc<str>),
 }
@@ -141,13 +160,18 @@ enum Authenticator {
 pub struct Auth {
     policy: RwLock<Arc<Policy>>,
     hashing: Hashing,
+    /// Makes salts for users that there are not. Zero if the system had no randomness.
+    scram_secret: hmac::Key,
 }
 
 impl Auth {
     /// With a policy that was read and found right.
     pub fn new(policy: Policy) -> Arc<Self> {
         let hashing = Hashing::new(&policy.settings);
-        Arc::new(Self { policy: RwLock::new(Arc::new(policy)), hashing })
+        let mut secret = [0; 32];
+        let _: Result<(), getrandom::Error> = getrandom::fill(&mut secret);
+        let scram_secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        Arc::new(Self { policy: RwLock::new(Arc::new(policy)), hashing, scram_secret })
     }
 
     /// The rules about what clients may do, if there are any.
@@ -165,6 +189,35 @@ impl Auth {
         let policy = Arc::new(policy);
         let old = std::mem::replace(&mut *self.policy.write(), policy.clone());
         Changes::between(&old, &policy)
+    }
+
+    /// Takes the first message of SCRAM-SHA-256 and gives ours. `None` if the listener does not offer it.
+    pub fn begin_scram(
+        &self,
+        listener: &str,
+        message: &[u8],
+    ) -> Option<Result<(Exchange, Vec<u8>), Refused>> {
+        let policy = self.policy.read().clone();
+        let file = policy.door(listener).authenticators.iter().find_map(|one| match one {
+            Authenticator::Scram(file) => Some(file),
+            Authenticator::PasswordFile(_) | Authenticator::Jwt(_) | Authenticator::Certificate(_) => None,
+        })?;
+        let mut random = [0; 24];
+        // A nonce that can be guessed would let an old exchange be repeated.
+        let begun = getrandom::fill(&mut random).ok().and_then(|()| {
+            let verifier_of = |user: &str| file.get(user)?.verifier().cloned();
+            scram::begin(message, verifier_of, &self.scram_secret, random)
+        });
+        Some(begun.ok_or(NOT_PROVED))
+    }
+
+    /// Takes the second message; who the client is, and our last.
+    ///
+    /// # Errors
+    /// When the client has not proved that it knows the password.
+    pub fn finish_scram(&self, exchange: Exchange, message: &[u8]) -> Result<(Identity, Vec<u8>), Refused> {
+        let identity = Identity::of_user(exchange.user(), SCRAM);
+        exchange.finish(message).map(|last| (identity, last)).ok_or(NOT_PROVED)
     }
 
     /// Finds out who a client of a listener is.
@@ -206,6 +259,7 @@ impl Authenticator {
             Self::PasswordFile(_) => "password-file",
             Self::Jwt(_) => "jwt",
             Self::Certificate(_) => "certificate",
+            Self::Scram(_) => SCRAM,
         }
     }
 
@@ -213,7 +267,7 @@ impl Authenticator {
     fn needs_no_words(&self) -> bool {
         match self {
             Self::Certificate(_) => true,
-            Self::PasswordFile(_) | Self::Jwt(_) => false,
+            Self::PasswordFile(_) | Self::Jwt(_) | Self::Scram(_) => false,
         }
     }
 
@@ -227,6 +281,8 @@ impl Authenticator {
                     None => Answer::NotMine,
                 }
             }
+            // It is not asked with words of a CONNECT: see `begin_scram`.
+            Self::Scram(_) => Answer::NotMine,
             Self::Certificate(template) => {
                 let user = credentials.certificate.and_then(|names| user_of(template, &names));
                 user.map_or(Answer::NotMine, |user| Answer::Yes(Identity::of_user(&user, self.name())))

@@ -13,6 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::{digest, pbkdf2};
 use subtle::ConstantTimeEq;
+
+use super::scram::{ROUNDS, Verifier};
 use thiserror::Error;
 
 /// What a new hash costs: 19 MiB and two passes, the least that OWASP advises for argon2id.
@@ -54,6 +56,8 @@ pub enum Password {
         /// The hash.
         hash: Box<[u8]>,
     },
+    /// `$scram-sha-256$rounds$salt$stored$server`: what RFC 5802 keeps of a password.
+    Scram(Box<Verifier>),
     /// `$6$salt$hash`
     Sha512 {
         /// The salt, put behind the password.
@@ -68,7 +72,7 @@ pub enum Password {
 pub enum PasswordError {
     /// It begins with none of the known marks.
     #[error(
-        "the password is not hashed, or in a form that is not known here: expected $argon2id$, $7$ or $6$"
+        "the password is not hashed, or in a form that is not known here: expected $argon2id$, $scram-sha-256$, $7$ or $6$"
     )]
     Form,
     /// Its parts are not what the form asks for.
@@ -93,6 +97,25 @@ impl Password {
         Self::argon2id(password, &salt, MEMORY, PASSES, LANES)
     }
 
+    /// Keeps of a new password what SCRAM-SHA-256 needs.
+    ///
+    /// # Errors
+    /// When there is no randomness for the salt.
+    pub fn make_scram(password: &[u8]) -> Result<Self, PasswordError> {
+        let mut salt = [0; SALT_BYTES];
+        getrandom::fill(&mut salt).map_err(|_| PasswordError::Randomness)?;
+        let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
+        Ok(Self::Scram(Box::new(Verifier::of(password, &salt, rounds))))
+    }
+
+    /// What SCRAM-SHA-256 needs of it, if it was kept for that.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        match self {
+            Self::Scram(verifier) => Some(verifier),
+            Self::Argon2id { .. } | Self::Pbkdf2 { .. } | Self::Sha512 { .. } => None,
+        }
+    }
+
     /// One that nobody knows the password of, which takes as long to check as a new one.
     pub fn decoy() -> Self {
         Self::Argon2id {
@@ -112,6 +135,7 @@ impl Password {
             Self::Argon2id { hash, .. } | Self::Pbkdf2 { hash, .. } | Self::Sha512 { hash, .. } => {
                 *hash = nothing(hash);
             }
+            Self::Scram(verifier) => verifier.stored_key = [0; digest::SHA256_OUTPUT_LEN],
         }
         decoy
     }
@@ -125,15 +149,18 @@ impl Password {
         match parts.as_slice() {
             ["", "argon2id", "v=19", parameters, salt, hash] => parse_argon2id(parameters, salt, hash),
             ["", "7", rounds, salt, hash] => {
-                let rounds: NonZeroU32 = rounds.parse().map_err(|_| PasswordError::Damaged)?;
-                if rounds.get() > MOST_ROUNDS {
-                    return Err(PasswordError::TooExpensive);
-                }
+                let rounds = parse_rounds(rounds)?;
                 let (salt, hash) = (decode(salt)?, decode_sha512(hash)?);
                 Ok(Self::Pbkdf2 { rounds, salt, hash })
             }
             ["", "6", salt, hash] => Ok(Self::Sha512 { salt: decode(salt)?, hash: decode_sha512(hash)? }),
-            ["", "argon2id" | "7" | "6", ..] => Err(PasswordError::Damaged),
+            ["", "scram-sha-256", rounds, salt, stored, server] => {
+                let rounds = parse_rounds(rounds)?;
+                let key = |text| decode(text)?.as_ref().try_into().map_err(|_| PasswordError::Damaged);
+                let (stored_key, server_key) = (key(stored)?, key(server)?);
+                Ok(Self::Scram(Box::new(Verifier { rounds, salt: decode(salt)?, stored_key, server_key })))
+            }
+            ["", "argon2id" | "7" | "6" | "scram-sha-256", ..] => Err(PasswordError::Damaged),
             _ => Err(PasswordError::Form),
         }
     }
@@ -150,6 +177,10 @@ impl Password {
                 let mut computed = [0; digest::SHA512_OUTPUT_LEN];
                 pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, *rounds, salt, password, &mut computed);
                 computed.ct_eq(hash).into()
+            }
+            Self::Scram(verifier) => {
+                let computed = Verifier::of(password, &verifier.salt, verifier.rounds);
+                computed.stored_key.ct_eq(&verifier.stored_key).into()
             }
             Self::Sha512 { salt, hash } => {
                 let mut context = digest::Context::new(&digest::SHA512);
@@ -189,6 +220,12 @@ impl fmt::Display for Password {
             Self::Pbkdf2 { rounds, salt, hash } => {
                 write!(formatter, "$7${rounds}${}${}", STANDARD.encode(salt), STANDARD.encode(hash))
             }
+            Self::Scram(verifier) => {
+                let Verifier { rounds, salt, stored_key, server_key } = &**verifier;
+                let (salt, stored, server) =
+                    (STANDARD.encode(salt), STANDARD.encode(stored_key), STANDARD.encode(server_key));
+                write!(formatter, "$scram-sha-256${rounds}${salt}${stored}${server}")
+            }
             Self::Sha512 { salt, hash } => {
                 write!(formatter, "$6${}${}", STANDARD.encode(salt), STANDARD.encode(hash))
             }
@@ -201,6 +238,11 @@ impl fmt::Debug for Password {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Password(..)")
     }
+}
+
+fn parse_rounds(text: &str) -> Result<NonZeroU32, PasswordError> {
+    let rounds: NonZeroU32 = text.parse().map_err(|_| PasswordError::Damaged)?;
+    if rounds.get() > MOST_ROUNDS { Err(PasswordError::TooExpensive) } else { Ok(rounds) }
 }
 
 fn parse_argon2id(parameters: &str, salt: &str, hash: &str) -> Result<Password, PasswordError> {
@@ -281,12 +323,20 @@ mod tests {
         let read = Password::parse(&one.to_string()).unwrap();
         assert_eq!(read, one);
         assert!(read.is(b"secret") && !read.is(b"Secret") && !read.is(b""));
+        let scram = Password::make_scram(b"secret").unwrap();
+        let read = Password::parse(&scram.to_string()).unwrap();
+        assert!(read == scram && read.is(b"secret") && !read.is(b"Secret") && read.verifier().is_some());
         assert!(one.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
     }
 
     #[test]
     fn a_decoy_is_no_password_and_of_the_same_cost() {
-        for password in [Password::parse(SHA512).unwrap(), Password::make_cheap(b"x"), Password::decoy()] {
+        for password in [
+            Password::parse(SHA512).unwrap(),
+            Password::make_cheap(b"x"),
+            Password::decoy(),
+            Password::make_scram(b"x").unwrap(),
+        ] {
             let decoy = password.decoy_like();
             assert!(!decoy.is(b"") && !decoy.is(b"x") && !decoy.is(b"wonderland"));
             assert_eq!(std::mem::discriminant(&decoy), std::mem::discriminant(&password));

@@ -98,6 +98,7 @@ impl Policy {
             AuthenticatorKind::Certificate => {
                 Some(Authenticator::Certificate(config.auth.certificate_user.as_str().into()))
             }
+            AuthenticatorKind::Scram => passwords.clone().map(Authenticator::Scram),
             AuthenticatorKind::Jwt => tokens.clone().map(Authenticator::Jwt),
         };
         let doors = config.listeners.iter().map(|listener| {

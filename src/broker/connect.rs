@@ -111,9 +111,6 @@ impl Broker {
         if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
-        if connect.properties.authentication_method.is_some() {
-            return Err(Refusal::AuthenticationMethod);
-        }
         let client_id = self.client_id(connect)?;
         let keep_alive = self.keep_alive(connect);
         let lifetime = self.lifetime_of(connect);

@@ -14,7 +14,7 @@ use crate::auth::{Password, PasswordFile, remove_from_file, set_in_file};
 #[derive(Debug, Subcommand)]
 pub(super) enum PasswdCommand {
     /// Add a user or replace the password; the file is made when it is missing
-    Add(PasswdArguments),
+    Add(AddArguments),
     /// Remove a user
     Del(PasswdArguments),
     /// Tell whether a password is the user's
@@ -29,12 +29,22 @@ pub(super) struct PasswdArguments {
     user: String,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct AddArguments {
+    #[command(flatten)]
+    of: PasswdArguments,
+    /// Keep of the password what SCRAM-SHA-256 needs; it can be used in the ordinary way, too
+    #[arg(long)]
+    scram: bool,
+}
+
 /// Does what is asked for and tells that it is done.
 pub(super) fn passwd(command: PasswdCommand) -> Result<(), Box<dyn Error>> {
     let done = match command {
-        PasswdCommand::Add(PasswdArguments { file, user }) => {
+        PasswdCommand::Add(AddArguments { of: PasswdArguments { file, user }, scram }) => {
             let password = new_password()?;
-            let hashed = Password::make(password.as_bytes()).map_err(told)?;
+            let make = if scram { Password::make_scram } else { Password::make };
+            let hashed = make(password.as_bytes()).map_err(told)?;
             let is_new = set_in_file(&file, &user, &hashed).map_err(told)?;
             format!("{user} {}", if is_new { "was added" } else { "has a new password" })
         }

@@ -94,11 +94,14 @@ pub enum AuthenticatorKind {
     Jwt,
     /// The certificate that a client showed to TLS.
     Certificate,
+    /// SCRAM-SHA-256 in AUTH packets, against `auth.password_file`.
+    Scram,
 }
 
 impl AuthenticatorKind {
     /// The words of all of them.
-    pub(super) const ALL_WORDS: &'static [&'static str] = &["password-file", "jwt", "certificate"];
+    pub(super) const ALL_WORDS: &'static [&'static str] =
+        &["password-file", "jwt", "certificate", "scram-sha-256"];
 
     /// Those of a list of words.
     pub(super) fn list(words: &[&str]) -> Vec<Self> {
@@ -188,11 +191,11 @@ fn needs(kinds: &[AuthenticatorKind], auth: &Auth) -> impl Iterator<Item = Fault
                           \"keys.json\" in [auth]"
                     .to_owned(),
         }),
-        AuthenticatorKind::PasswordFile => {
+        AuthenticatorKind::PasswordFile | AuthenticatorKind::Scram => {
             auth.password_file.as_os_str().is_empty().then(|| Fault::Missing {
                 key: "auth.password_file".to_owned(),
                 expectation:
-                    "the authenticator \"password-file\" needs a file: write for instance password_file = \
+                    "the authenticators \"password-file\" and \"scram-sha-256\" need a file: write for instance password_file = \
                           \"passwords\" in [auth], and add users to it with fulmar passwd add passwords NAME"
                         .to_owned(),
             })

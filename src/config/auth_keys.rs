@@ -29,7 +29,7 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     Key {
         name: "auth.authenticators",
         doc: "Who is asked about clients with credentials, in this order, on every listener that names none of its own: \
-              \"password-file\" knows the users of password_file, \"jwt\" believes signed tokens in the password, \"certificate\" those that showed one to TLS. The first that says yes or no decides.",
+              \"password-file\" knows the users of password_file, \"jwt\" believes signed tokens in the password, \"certificate\" those that showed one to TLS; \"scram-sha-256\" offers MQTT 5.0 clients to prove without sending it that they know a password of password_file (fulmar passwd add --scram). The first that says yes or no decides.",
         zero: None,
         shape: Shape::Words {
             words: AuthenticatorKind::ALL_WORDS,

@@ -443,7 +443,7 @@ mod tests {
                 "[auth]\nauthenticators = [\"password-file\"]\n[[listeners]]\naddress = \"127.0.0.1:1883\"\n\
                  authenticators = [\"passwords\"]\n",
                 &[
-                    ":2: auth.password_file is missing: the authenticator \"password-file\" needs a file",
+                    ":2: auth.password_file is missing: the authenticators \"password-file\" and",
                     ":5: listeners[0].authenticators = [\"passwords\"]: expected a list of any of \"password-file\"",
                 ],
             ),

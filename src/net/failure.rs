@@ -52,6 +52,9 @@ pub enum Failure {
     /// Nobody knows the client, which claims to be what the first text says.
     #[error("refused: {0}: {1}")]
     NotAuthenticated(String, Refused),
+    /// It could not prove again who it is.
+    #[error("it did not prove again who it is: {0}")]
+    NotProvedAgain(Refused),
     /// There are too many connections.
     #[error("refused: there are limits.max_connections connections already")]
     TooManyConnections,
@@ -171,7 +174,7 @@ impl Failure {
                 | TopicError::MisplacedSingleLevel
                 | TopicError::MalformedShare,
             ) => ReasonCode::TopicNameInvalid,
-            Self::SystemTopic | Self::PublishDenied(_) => ReasonCode::NotAuthorized,
+            Self::SystemTopic | Self::PublishDenied(_) | Self::NotProvedAgain(_) => ReasonCode::NotAuthorized,
             Self::ReceiveMaximumExceeded(_) => ReasonCode::ReceiveMaximumExceeded,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
@@ -232,6 +235,7 @@ impl Failure {
             | Self::Refused(_)
             | Self::NotAuthenticated(..)
             | Self::PublishDenied(_)
+            | Self::NotProvedAgain(_)
             | Self::Close(_) => false,
             Self::WebSocket(_)
             | Self::Decode(_)
@@ -256,7 +260,7 @@ impl Failure {
 fn reason_of(why: Why) -> ReasonCode {
     match why {
         Why::WrongCredentials | Why::Token(_) => ReasonCode::BadUserNameOrPassword,
-        Why::Anonymous | Why::Unknown => ReasonCode::NotAuthorized,
+        Why::Anonymous | Why::Unknown | Why::NotProved | Why::AnotherUser => ReasonCode::NotAuthorized,
         Why::Busy | Why::TooLate => ReasonCode::ServerBusy,
     }
 }

@@ -19,11 +19,11 @@ use super::connection::{Connection, Parts};
 use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
+use super::login::{Known, login};
 use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
-use super::tls::{Certificate, ClientCertificate};
-use crate::auth::{CertificateNames, Credentials, Identity, Refused, Why};
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, Refusal};
+use crate::auth::SCRAM_SHA_256;
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
@@ -116,14 +116,12 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Gives the connection its session; hands the socket back if it is refused.
 async fn start<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+    mut stream: S,
     entrance: &Entrance,
     peer: &Peer,
     buffer: &[u8],
     length: usize,
 ) -> Result<Box<Started<S>>, (S, Failure)> {
-    let Peer { address: peer, certificate } = peer;
-    let peer = *peer;
     let (frame, behind) = buffer.split_at(length.min(buffer.len()));
     let connect = match decode_connect(frame) {
         Ok(connect) => connect,
@@ -131,16 +129,12 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let shared = &entrance.shared;
     let broker = &shared.broker;
-    if connect.properties.authentication_method.is_some() {
-        return Err((stream, Failure::Refused(Refusal::AuthenticationMethod)));
-    }
-    let identity = match authenticate(entrance, peer, certificate.as_deref(), &connect).await {
-        Ok(identity) => Arc::new(identity),
-        Err(refused) => {
-            broker.counters.add(Counter::LoginsRefused, 1);
-            return Err((stream, Failure::NotAuthenticated(describe(&connect), refused)));
-        }
+    let known = match login(&mut stream, entrance, peer, &connect, behind).await {
+        Ok(known) => known,
+        Err(failure) => return Err((stream, failure)),
     };
+    let Known { identity, last_word, behind } = known;
+    let peer = peer.address;
     let now = Instant::now();
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
@@ -175,9 +169,12 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         maximum_packet_size,
         entrance.leniencies.receive_maximum,
     );
+    if last_word.is_some() {
+        inbound.may_authenticate_again(&entrance.name);
+    }
     let mut scratch = Scratch::take();
     let mut batch = Batch { report: &mut scratch.report, now };
-    let connack = Packet::ConnAck(connack(broker, &connect, &accepted));
+    let connack = Packet::ConnAck(connack(broker, &connect, &accepted, last_word.as_deref()));
     let sent = inbound.send(&connack, accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
@@ -185,48 +182,8 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         broker.disconnect(&handle, link, Ending::Broken, now);
         return Err((stream, failure));
     }
-    let connection = Connection::new(stream, shared.clone(), link, inbound, behind.to_vec());
+    let connection = Connection::new(stream, shared.clone(), link, inbound, behind);
     Ok(Box::new(Started { connection, peer }))
-}
-
-/// Finds out who sent a CONNECT.
-async fn authenticate(
-    entrance: &Entrance,
-    peer: Option<SocketAddr>,
-    certificate: Option<&ClientCertificate>,
-    connect: &Connect<'_>,
-) -> Result<Identity, Refused> {
-    let credentials = Credentials {
-        client_id: connect.client_id,
-        username: connect.username,
-        password: connect.password,
-        certificate: certificate.map(names_of),
-        address: peer,
-    };
-    let known = entrance.shared.auth.authenticate(&entrance.name, credentials);
-    let known = tokio::time::timeout(entrance.connect_timeout, known);
-    let late = Refused { authenticator: "none", why: Why::TooLate };
-    known.await.unwrap_or(Err(late))
-}
-
-fn names_of(shown: &ClientCertificate) -> CertificateNames<'_> {
-    let Certificate { common_name, alternative_names, .. } = &shown.certificate;
-    CertificateNames {
-        common_name: common_name.as_deref(),
-        dns: alternative_names.dns.first().map(String::as_str),
-        email: alternative_names.emails.first().map(String::as_str),
-        uri: alternative_names.uris.first().map(String::as_str),
-    }
-}
-
-/// Who somebody claims to be, for the log; not longer than a line can bear.
-fn describe(connect: &Connect<'_>) -> String {
-    const LONGEST: usize = 100;
-    let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
-    match connect.username {
-        Some(user) => format!("client {:?}, user {:?}", short(connect.client_id), short(user)),
-        None => format!("client {:?}, no user name", short(connect.client_id)),
-    }
 }
 
 /// Settles what an ended connection leaves behind.
@@ -266,21 +223,30 @@ async fn read_connect<S: AsyncRead + Unpin>(
                 return Ok(size);
             }
         }
-        let length = poll_fn(|cx| {
-            let mut scratch = Scratch::take();
-            let mut read = ReadBuf::new(&mut scratch.read);
-            let polled = Pin::new(&mut *stream).poll_read(cx, &mut read);
-            buffer.extend_from_slice(read.filled());
-            let length = read.filled().len();
-            scratch.give_back();
-            polled.map_ok(|()| length)
-        })
-        .await
-        .map_err(Failure::from_io)?;
-        if length == 0 {
-            return Err(Failure::Closed);
-        }
+        read_more(stream, buffer).await?;
     }
+}
+
+/// Waits for more bytes.
+pub(super) async fn read_more<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    let length = poll_fn(|cx| {
+        let mut scratch = Scratch::take();
+        let mut read = ReadBuf::new(&mut scratch.read);
+        let polled = Pin::new(&mut *stream).poll_read(cx, &mut read);
+        buffer.extend_from_slice(read.filled());
+        let length = read.filled().len();
+        scratch.give_back();
+        polled.map_ok(|()| length)
+    })
+    .await
+    .map_err(Failure::from_io)?;
+    if length == 0 {
+        return Err(Failure::Closed);
+    }
+    Ok(())
 }
 
 /// Names what a first packet is, if it is surely not MQTT.
@@ -338,7 +304,12 @@ pub async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8
 }
 
 /// What a client is told about its session and the broker's limits, §3.2.
-fn connack<'a>(broker: &Broker, connect: &Connect<'_>, accepted: &'a Accepted) -> ConnAck<'a> {
+fn connack<'a>(
+    broker: &Broker,
+    connect: &Connect<'_>,
+    accepted: &'a Accepted,
+    last_word: Option<&'a [u8]>,
+) -> ConnAck<'a> {
     let settings = &broker.settings;
     let mut properties = ConnAckProperties::default();
     if connect.version == ProtocolVersion::V5 {
@@ -352,6 +323,8 @@ fn connack<'a>(broker: &Broker, connect: &Connect<'_>, accepted: &'a Accepted) -
             assigned_client_identifier: accepted.assigned.then_some(&*accepted.handle.client_id),
             topic_alias_maximum: (settings.topic_alias_maximum > 0).then_some(settings.topic_alias_maximum),
             server_keep_alive: accepted.server_keep_alive,
+            authentication_method: last_word.map(|_| SCRAM_SHA_256),
+            authentication_data: last_word,
             ..ConnAckProperties::default()
         };
     }

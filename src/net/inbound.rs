@@ -12,11 +12,13 @@ use std::time::Instant;
 use super::Shared;
 use super::acks::Acks;
 use super::failure::Failure;
+use super::login::auth_packet;
 use super::permit::{Permits, covers};
 use crate::auth::acl::Decision;
+use crate::auth::{Exchange, Refused, SCRAM_SHA_256, Why};
 use crate::broker::{Counter, Denial, Ending, SessionHandle, Subscribed};
 use crate::codec::{
-    AckKind, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, Publish, QoS,
+    AckKind, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, Publish, QoS,
     ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
     decode_publish, encode_acknowledgement, read_header,
 };
@@ -45,10 +47,20 @@ pub struct Inbound {
     aliases: Option<Box<IncomingAliases>>,
     /// What its client may publish; `None` as long as there are no rules.
     permits: Option<Box<Permits>>,
+    /// How the client may prove again who it is; `None` if it did not say so that way.
+    again: Option<Box<Again>>,
     /// What is owed to the client.
     pub acks: Acks,
     /// How the client asked to be disconnected.
     pub ending: Ending,
+}
+
+/// What re-authentication needs.
+#[derive(Debug)]
+struct Again {
+    listener: Box<str>,
+    /// One that waits for the client's second message.
+    exchange: Option<Exchange>,
 }
 
 /// Borrowed for one batch.
@@ -122,6 +134,7 @@ impl Inbound {
             forgiven: false,
             aliases: None,
             permits: None,
+            again: None,
             acks: Acks::default(),
             ending: Ending::Broken,
         }
@@ -135,6 +148,11 @@ impl Inbound {
     /// The session it speaks to.
     pub fn handle(&self) -> &Arc<SessionHandle> {
         &self.handle
+    }
+
+    /// The client came in by enhanced authentication on this listener, and may repeat it.
+    pub fn may_authenticate_again(&mut self, listener: &str) {
+        self.again = Some(Box::new(Again { listener: listener.into(), exchange: None }));
     }
 
     /// Handles every whole packet in `input`; how many bytes those were.
@@ -415,6 +433,7 @@ impl Inbound {
             Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch)?,
             Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch)?,
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
+            Packet::Auth(packet) => self.authenticate_again(&packet, batch)?,
             Packet::Connect(_) => return Err(Failure::SecondConnect),
             // The first five were taken out before.
             Packet::Publish(_)
@@ -425,10 +444,41 @@ impl Inbound {
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
-            | Packet::PingResp
-            | Packet::Auth(_) => return Err(Failure::UnexpectedPacket(packet.packet_type())),
+            | Packet::PingResp => return Err(Failure::UnexpectedPacket(packet.packet_type())),
         }
         Ok(())
+    }
+
+    /// The client proves again who it is, while everything else goes on, §4.12.1.
+    fn authenticate_again(&mut self, packet: &Auth<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
+        let unexpected = Failure::UnexpectedPacket(PacketType::Auth);
+        // [MQTT-4.12.0-5]: the method stays what it was.
+        let Some(again) = self.again.as_mut().filter(|_| packet.authentication_method == Some(SCRAM_SHA_256))
+        else {
+            return Err(unexpected);
+        };
+        let auth = &self.shared.auth;
+        let data = packet.authentication_data.unwrap_or_default();
+        let (reason, answer) = match (packet.reason, again.exchange.take()) {
+            (ReasonCode::ReAuthenticate, None) => {
+                let begun = auth.begin_scram(&again.listener, data).ok_or(unexpected)?;
+                let (exchange, answer) = begun.map_err(Failure::NotProvedAgain)?;
+                again.exchange = Some(exchange);
+                (ReasonCode::ContinueAuthentication, answer)
+            }
+            (ReasonCode::ContinueAuthentication, Some(exchange)) => {
+                let (identity, answer) =
+                    auth.finish_scram(exchange, data).map_err(Failure::NotProvedAgain)?;
+                let known = self.handle.lock().identity.as_ref().and_then(|known| known.user.clone());
+                if identity.user != known {
+                    let why = Why::AnotherUser;
+                    return Err(Failure::NotProvedAgain(Refused { authenticator: SCRAM_SHA_256, why }));
+                }
+                (ReasonCode::Success, answer)
+            }
+            (_, _) => return Err(unexpected),
+        };
+        self.send(&auth_packet(reason, &answer), CommitSeq::default(), batch)
     }
 
     /// Handles the acknowledgements at the start of `input`, the first of which is there in full, under one lock;

@@ -13,6 +13,7 @@ mod handshake;
 mod inbound;
 mod listener;
 mod log;
+mod login;
 mod peer;
 mod permit;
 mod scratch;

@@ -58,7 +58,7 @@ impl Running {
             0
         } else {
             self.broker.close_where(Close::NotAuthorized, |identity| {
-                identity.authenticator == "password-file"
+                ["password-file", "scram-sha-256"].contains(&identity.authenticator)
                     && identity.user.as_deref().is_some_and(|user| gone.contains(user))
             })
         };

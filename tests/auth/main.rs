@@ -10,6 +10,7 @@ mod flood;
 mod passwords;
 mod reload;
 mod rules;
+mod scram;
 mod tokens;
 
 use std::fs;

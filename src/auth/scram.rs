@@ -1,0 +1,268 @@
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's half: client and server prove to each other that they know the
+//! password, or what is kept of it, and neither is sent.
+//!
+//! Sans-IO: [`begin`] takes the client's first message and gives the server's; [`Exchange::finish`] takes the second and
+//! gives the last. Called by [`super::Auth`] for MQTT 5.0's enhanced authentication. What always holds: an unknown user
+//! gets a salt like anyone else, the same each time, and fails only at the end; no channel binding is offered. Names
+//! are compared as they are, without the mapping of SASLprep.
+
+use std::num::NonZeroU32;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::{digest, hmac, pbkdf2};
+use subtle::ConstantTimeEq;
+
+/// Bytes of SHA-256.
+const LENGTH: usize = digest::SHA256_OUTPUT_LEN;
+
+/// Random bytes of ours in the nonce.
+const NONCE_BYTES: usize = 24;
+
+/// Rounds for new passwords, and those told for users that there are not.
+pub const ROUNDS: u32 = 15_000;
+
+/// What is kept of a password: enough to verify who knows it, not enough to claim to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verifier {
+    /// Rounds of PBKDF2.
+    pub rounds: NonZeroU32,
+    /// The salt.
+    pub salt: Box<[u8]>,
+    /// StoredKey.
+    pub stored_key: [u8; LENGTH],
+    /// ServerKey.
+    pub server_key: [u8; LENGTH],
+}
+
+impl Verifier {
+    /// Of a password.
+    pub fn of(password: &[u8], salt: &[u8], rounds: NonZeroU32) -> Self {
+        let mut salted = [0; LENGTH];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password, &mut salted);
+        let client_key = sign(&salted, b"Client Key");
+        Self {
+            rounds,
+            salt: salt.into(),
+            stored_key: hash(&client_key),
+            server_key: sign(&salted, b"Server Key"),
+        }
+    }
+
+    /// Of a user that there is not: `secret` is this process's own.
+    fn of_nobody(user: &str, secret: &hmac::Key) -> Self {
+        let salt = hmac::sign(secret, user.as_bytes());
+        let salt = salt.as_ref().get(..16).unwrap_or_default();
+        let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
+        Self { rounds, salt: salt.into(), stored_key: [0; LENGTH], server_key: [0; LENGTH] }
+    }
+}
+
+/// An exchange that waits for the client's second message.
+pub struct Exchange {
+    user: Box<str>,
+    is_known: bool,
+    verifier: Verifier,
+    /// `c=` as it must come back.
+    binding: String,
+    nonce: String,
+    /// The client's first message without its header, and ours.
+    so_far: String,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Exchange").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Takes the client's first message; the exchange and the server's answer, or `None` if the message is none of this
+/// method. `verifier_of` knows the users.
+pub fn begin(
+    message: &[u8],
+    verifier_of: impl FnOnce(&str) -> Option<Verifier>,
+    secret: &hmac::Key,
+    random: [u8; NONCE_BYTES],
+) -> Option<(Exchange, Vec<u8>)> {
+    let message = std::str::from_utf8(message).ok()?;
+    // gs2-header: no channel binding ("y": the client would have liked one), perhaps an authzid, which nobody needs.
+    let (flag, rest) = message.split_once(',')?;
+    let (authzid, bare) = rest.split_once(',')?;
+    if !matches!(flag, "n" | "y") || !authzid.is_empty() {
+        return None;
+    }
+    let mut fields = bare.split(',');
+    let user = unescape(fields.next()?.strip_prefix("n=")?)?;
+    let client_nonce = fields.next()?.strip_prefix("r=")?;
+    if user.is_empty() || client_nonce.is_empty() || !client_nonce.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return None;
+    }
+    let found = verifier_of(&user);
+    let is_known = found.is_some();
+    let verifier = found.unwrap_or_else(|| Verifier::of_nobody(&user, secret));
+    let nonce = format!("{client_nonce}{}", STANDARD.encode(random));
+    let answer = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.rounds);
+    let so_far = format!("{bare},{answer}");
+    let binding = STANDARD.encode(format!("{flag},,"));
+    let exchange = Exchange { user: user.into(), is_known, verifier, binding, nonce, so_far };
+    Some((exchange, answer.into_bytes()))
+}
+
+impl Exchange {
+    /// Who the client claims to be.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Takes the client's second message; the server's last if the client has proved who it is.
+    pub fn finish(self, message: &[u8]) -> Option<Vec<u8>> {
+        let message = std::str::from_utf8(message).ok()?;
+        let (without_proof, proof) = message.rsplit_once(",p=")?;
+        let mut fields = without_proof.split(',');
+        let binding = fields.next()?.strip_prefix("c=")?;
+        let nonce = fields.next()?.strip_prefix("r=")?;
+        if binding != self.binding || nonce != self.nonce {
+            return None;
+        }
+        let proof: [u8; LENGTH] = STANDARD.decode(proof).ok()?.try_into().ok()?;
+        let text = format!("{},{without_proof}", self.so_far);
+        let signature = sign(&self.verifier.stored_key, text.as_bytes());
+        let mut client_key = proof;
+        client_key.iter_mut().zip(signature).for_each(|(byte, other)| *byte ^= other);
+        let is_right = bool::from(hash(&client_key).ct_eq(&self.verifier.stored_key));
+        if !(is_right && self.is_known) {
+            return None;
+        }
+        let proof_of_ours = STANDARD.encode(sign(&self.verifier.server_key, text.as_bytes()));
+        Some(format!("v={proof_of_ours}").into_bytes())
+    }
+}
+
+/// `=2C` is a comma, `=3D` an equals sign, and nothing else is escaped.
+fn unescape(name: &str) -> Option<String> {
+    let plain = name.replace("=2C", ",").replace("=3D", "=");
+    let escapes = name.matches("=2C").count() + name.matches("=3D").count();
+    (name.matches('=').count() == escapes && !plain.contains('\0')).then_some(plain)
+}
+
+fn sign(key: &[u8], message: &[u8]) -> [u8; LENGTH] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message);
+    tag.as_ref().try_into().unwrap_or([0; LENGTH])
+}
+
+fn hash(bytes: &[u8]) -> [u8; LENGTH] {
+    digest::digest(&digest::SHA256, bytes).as_ref().try_into().unwrap_or([0; LENGTH])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &[u8] = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
+
+    fn secret() -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, b"of this test")
+    }
+
+    fn pencil(user: &str) -> Option<Verifier> {
+        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        (user == "user").then(|| Verifier::of(b"pencil", &salt, NonZeroU32::new(4096).unwrap()))
+    }
+
+    /// RFC 7677 §3. Its server's nonce is no base64, so it is put where ours would stand.
+    #[test]
+    fn the_example_of_the_rfc() {
+        let nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        let (mut exchange, answer) = begin(FIRST, pencil, &secret(), [0; NONCE_BYTES]).unwrap();
+        let ours = std::mem::replace(&mut exchange.nonce, nonce.to_owned());
+        let answer = String::from_utf8(answer).unwrap();
+        exchange.so_far = exchange.so_far.replace(&ours, nonce);
+        assert_eq!(answer.replace(&ours, nonce), format!("r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"));
+        let proof = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        let last = exchange.finish(proof.as_bytes()).unwrap();
+        assert_eq!(last, b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    /// A client's proof for what the server said.
+    fn prove(password: &[u8], first_bare: &str, server: &[u8], binding: &str) -> Vec<u8> {
+        let server = std::str::from_utf8(server).unwrap();
+        let mut fields = server.split(',');
+        let nonce = fields.next().unwrap();
+        let salt = STANDARD.decode(&fields.next().unwrap()[2..]).unwrap();
+        let rounds: NonZeroU32 = fields.next().unwrap()[2..].parse().unwrap();
+        let mut salted = [0; LENGTH];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, &salt, password, &mut salted);
+        let client_key = sign(&salted, b"Client Key");
+        let without_proof = format!("c={binding},{nonce}");
+        let text = format!("{first_bare},{server},{without_proof}");
+        let signature = sign(&hash(&client_key), text.as_bytes());
+        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(one, other)| one ^ other).collect();
+        format!("{without_proof},p={}", STANDARD.encode(proof)).into_bytes()
+    }
+
+    #[test]
+    fn only_the_right_password_of_a_known_user_proves_anything() {
+        for (user, password, right) in [
+            ("user", "pencil", true),
+            ("user", "pencil ", false),
+            ("user", "", false),
+            ("nobody", "pencil", false),
+        ] {
+            let bare = format!("n={user},r=abc");
+            let (exchange, server) =
+                begin(format!("y,,{bare}").as_bytes(), pencil, &secret(), [7; NONCE_BYTES]).unwrap();
+            let proof = prove(password.as_bytes(), &bare, &server, "eSws");
+            assert_eq!(exchange.finish(&proof).is_some(), right, "{user} {password}");
+        }
+        // Nobody's salt is the same each time, and differs from another nobody's.
+        let salt = |user: &str| {
+            let first = format!("n,,n={user},r=abc");
+            let (_, server) = begin(first.as_bytes(), pencil, &secret(), [7; NONCE_BYTES]).unwrap();
+            String::from_utf8(server).unwrap().split(',').nth(1).unwrap().to_owned()
+        };
+        assert_eq!(salt("a"), salt("a"));
+        assert_ne!(salt("a"), salt("b"));
+    }
+
+    #[test]
+    fn what_was_changed_on_the_way_proves_nothing() {
+        let bare = "n=user,r=abc";
+        let begin = || begin(format!("n,,{bare}").as_bytes(), pencil, &secret(), [7; NONCE_BYTES]).unwrap();
+        let (_, server) = begin();
+        let good = String::from_utf8(prove(b"pencil", bare, &server, "biws")).unwrap();
+        assert!(begin().0.finish(good.as_bytes()).is_some());
+        for bad in [
+            good.replace("c=biws", "c=eSws"),
+            good.replace("r=abc", "r=abd"),
+            good.replace(",p=", ",x=1,p="),
+            good.replace(",p=", ",q="),
+            good[..good.len() - 4].to_owned(),
+            String::new(),
+        ] {
+            assert!(begin().0.finish(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_unescaped_and_what_is_no_first_message_is_refused() {
+        let (exchange, _) = begin(b"n,,n=a=2Cb=3Dc,r=x", |_| None, &secret(), [0; NONCE_BYTES]).unwrap();
+        assert_eq!(exchange.user(), "a,b=c");
+        for message in [
+            &b""[..],
+            b"n,,",
+            b"n,,n=user",
+            b"n,,r=x,n=user",
+            b"p=tls-unique,,n=user,r=x",
+            b"n,a=other,n=user,r=x",
+            b"n,,n=,r=x",
+            b"n,,n=user,r=",
+            b"n,,n=us=er,r=x",
+            b"n,,m=1,n=user,r=x",
+            b"\xff",
+            b"n,,n=user,r=a b",
+        ] {
+            assert!(begin(message, pencil, &secret(), [0; NONCE_BYTES]).is_none(), "{message:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Who sent a CONNECT: one question to `auth`, or a talk in AUTH packets (5.0 §4.12), before the broker hears of it.
+//!
+//! Called by [`super::handshake`]. What always holds: it is over within the listener's connect timeout; nothing but AUTH
+//! is taken from a client whose authentication is going on [MQTT-3.1.2-30]; a method that the listener does not offer
+//! is refused with 0x8C.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::entrance::Entrance;
+use super::failure::Failure;
+use super::handshake::read_more;
+use super::peer::Peer;
+use super::tls::{Certificate, ClientCertificate};
+use crate::auth::{CertificateNames, Credentials, Identity, Refused, SCRAM_SHA_256, Why};
+use crate::broker::{Counter, Refusal};
+use crate::codec::{Auth, Connect, DecodeError, Packet, PacketType, ReasonCode, decode, read_header};
+
+/// An AUTH packet of a client that is not known yet is at most this long, in bytes.
+const LONGEST_AUTH: usize = 8 * 1024;
+
+/// A client of which it is known who it is.
+pub struct Known {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// What proves to the client that we are who we are; with enhanced authentication.
+    pub last_word: Option<Vec<u8>>,
+    /// What it has sent behind the CONNECT and not been asked for.
+    pub behind: Vec<u8>,
+}
+
+/// Finds out who sent a CONNECT; `behind` came with it.
+pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    entrance: &Entrance,
+    peer: &Peer,
+    connect: &Connect<'_>,
+    behind: &[u8],
+) -> Result<Known, Failure> {
+    let shared = &entrance.shared;
+    let refused = |refused| {
+        shared.broker.counters.add(Counter::LoginsRefused, 1);
+        Failure::NotAuthenticated(describe(connect), refused)
+    };
+    let mut behind = behind.to_vec();
+    let known = async {
+        match connect.properties.authentication_method {
+            None => Ok(authenticate(entrance, peer, connect).await.map(|identity| (identity, None))),
+            Some(SCRAM_SHA_256) => {
+                let outcome = scram(stream, entrance, connect, &mut behind).await?;
+                Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))
+            }
+            Some(_) => Err(Failure::Refused(Refusal::AuthenticationMethod)),
+        }
+    };
+    let known = tokio::time::timeout(entrance.connect_timeout, known).await;
+    let late = Refused { authenticator: "none", why: Why::TooLate };
+    let (identity, last_word) = known.unwrap_or(Ok(Err(late)))?.map_err(refused)?;
+    Ok(Known { identity: Arc::new(identity), last_word, behind })
+}
+
+/// Two messages from each side; who the client is, and the last of ours.
+async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    entrance: &Entrance,
+    connect: &Connect<'_>,
+    behind: &mut Vec<u8>,
+) -> Result<Result<(Identity, Vec<u8>), Refused>, Failure> {
+    let auth = &entrance.shared.auth;
+    let first = connect.properties.authentication_data.unwrap_or_default();
+    let (exchange, answer) = match auth.begin_scram(&entrance.name, first) {
+        Some(Ok(begun)) => begun,
+        Some(Err(refused)) => return Ok(Err(refused)),
+        None => return Err(Failure::Refused(Refusal::AuthenticationMethod)),
+    };
+    let mut bytes = Vec::new();
+    let packet = auth_packet(ReasonCode::ContinueAuthentication, &answer);
+    packet
+        .encode_within(connect.version, connect.properties.maximum_packet_size, &mut bytes)
+        .map_err(|_| Failure::AnswerTooLarge(PacketType::Auth))?;
+    stream.write_all(&bytes).await.map_err(Failure::from_io)?;
+    let size = loop {
+        if let Some(header) = read_header(behind)? {
+            let (size, limit) = (header.frame_length(), LONGEST_AUTH);
+            if size > limit {
+                return Err(DecodeError::PacketTooLarge { size, limit }.into());
+            }
+            if behind.len() >= size {
+                break size;
+            }
+        }
+        read_more(stream, behind).await?;
+    };
+    let rest = behind.split_off(size);
+    let frame = std::mem::replace(behind, rest);
+    let outcome = match decode(connect.version, &frame)? {
+        Packet::Auth(Auth {
+            reason: ReasonCode::ContinueAuthentication,
+            authentication_method: Some(SCRAM_SHA_256),
+            authentication_data,
+            ..
+        }) => auth.finish_scram(exchange, authentication_data.unwrap_or_default()),
+        packet => return Err(Failure::UnexpectedPacket(packet.packet_type())),
+    };
+    Ok(outcome)
+}
+
+/// An AUTH packet of ours.
+pub fn auth_packet(reason: ReasonCode, data: &[u8]) -> Packet<'_> {
+    Packet::Auth(Auth {
+        reason,
+        authentication_method: Some(SCRAM_SHA_256),
+        authentication_data: Some(data),
+        reason_string: None,
+        user_properties: Vec::new(),
+    })
+}
+
+/// Asks the authenticators.
+async fn authenticate(entrance: &Entrance, peer: &Peer, connect: &Connect<'_>) -> Result<Identity, Refused> {
+    let credentials = Credentials {
+        client_id: connect.client_id,
+        username: connect.username,
+        password: connect.password,
+        certificate: peer.certificate.as_deref().map(names_of),
+        address: peer.address,
+    };
+    entrance.shared.auth.authenticate(&entrance.name, credentials).await
+}
+
+fn names_of(shown: &ClientCertificate) -> CertificateNames<'_> {
+    let Certificate { common_name, alternative_names, .. } = &shown.certificate;
+    CertificateNames {
+        common_name: common_name.as_deref(),
+        dns: alternative_names.dns.first().map(String::as_str),
+        email: alternative_names.emails.first().map(String::as_str),
+        uri: alternative_names.uris.first().map(String::as_str),
+    }
+}
+
+/// Who somebody claims to be, for the log; not longer than a line can bear.
+fn describe(connect: &Connect<'_>) -> String {
+    const LONGEST: usize = 100;
+    let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
+    match connect.username {
+        Some(user) => format!("client {:?}, user {:?}", short(connect.client_id), short(user)),
+        None => format!("client {:?}, no user name", short(connect.client_id)),
+    }
+}
