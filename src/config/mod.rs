@@ -83,7 +83,7 @@ pub struct Listener {
     pub name: String,
     /// What is spoken below MQTT.
     pub kind: ListenerKind,
-    /// Where it listens; port 0 takes a free one.
+    /// Where it listens, unless it is of kind `unix`; port 0 takes a free one.
     pub address: SocketAddr,
     /// Whether clients without credentials may connect. Off loopback this must have been said explicitly.
     pub allow_anonymous: bool,
@@ -97,6 +97,12 @@ pub struct Listener {
     pub tls: Tls,
     /// Of kinds `ws` and `wss`: where and for whom.
     pub websocket: WebSocket,
+    /// Of kind `unix`: the file of the socket; empty elsewhere.
+    pub socket_path: PathBuf,
+    /// Of kind `unix`: who may connect, as the permissions of that file.
+    pub socket_mode: u32,
+    /// How long a TCP connection is silent before the kernel asks whether the other side is still there; zero: never.
+    pub tcp_keepalive: Duration,
     /// Proxies that are believed when they say whose connection they pass on.
     pub trusted_proxies: Vec<Network>,
 }
@@ -110,6 +116,16 @@ impl Listener {
     /// The same over WebSocket, at `/mqtt`, as for `--ws-port`.
     pub fn websocket(name: &str, address: SocketAddr) -> Self {
         Self { kind: ListenerKind::Ws, ..Self::tcp(name, address) }
+    }
+
+    /// Where it listens, for people: an address or a path.
+    pub fn place(&self) -> String {
+        match self.kind {
+            ListenerKind::Unix => self.socket_path.display().to_string(),
+            ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Ws | ListenerKind::Wss => {
+                self.address.to_string()
+            }
+        }
     }
 }
 
@@ -125,6 +141,9 @@ impl Default for Listener {
             leniencies: Leniencies::default(),
             tls: Tls::default(),
             websocket: WebSocket::default(),
+            socket_path: PathBuf::new(),
+            socket_mode: 0o660,
+            tcp_keepalive: Duration::from_secs(5 * 60),
             trusted_proxies: Vec::new(),
         }
     }
@@ -141,6 +160,8 @@ pub enum ListenerKind {
     Ws,
     /// MQTT in WebSocket in TLS.
     Wss,
+    /// MQTT straight over a Unix socket.
+    Unix,
 }
 
 /// Faults of clients that a listener forgives; each offender is logged once per connection.

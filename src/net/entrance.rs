@@ -39,8 +39,8 @@ pub struct Entrance {
 /// What is spoken below MQTT.
 #[derive(Debug, Clone)]
 pub enum Transport {
-    /// Nothing but TCP.
-    Tcp,
+    /// Nothing but the socket.
+    Plain,
     /// TLS.
     Tls(Arc<Tls>),
     /// WebSocket.
@@ -76,7 +76,7 @@ impl Entrance {
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         match &self.transport {
             Transport::Tls(tls) | Transport::Wss(tls, _) => Some(tls),
-            Transport::Tcp | Transport::Ws(_) => None,
+            Transport::Plain | Transport::Ws(_) => None,
         }
     }
 
@@ -84,7 +84,7 @@ impl Entrance {
     pub fn websocket(&self) -> Option<&config::WebSocket> {
         match &self.transport {
             Transport::Ws(settings) | Transport::Wss(_, settings) => Some(settings),
-            Transport::Tcp | Transport::Tls(_) => None,
+            Transport::Plain | Transport::Tls(_) => None,
         }
     }
 }
@@ -94,7 +94,7 @@ impl Transport {
     pub fn load(listener: &Listener) -> Result<Self, TlsError> {
         let tls = |protocols| Tls::load(&listener.name, &listener.tls, protocols).map(Arc::new);
         Ok(match listener.kind {
-            ListenerKind::Tcp => Self::Tcp,
+            ListenerKind::Tcp | ListenerKind::Unix => Self::Plain,
             ListenerKind::Tls => Self::Tls(tls(MQTT_PROTOCOLS)?),
             ListenerKind::Ws => Self::Ws(listener.websocket.clone()),
             ListenerKind::Wss => Self::Wss(tls(HTTP_PROTOCOLS)?, listener.websocket.clone()),

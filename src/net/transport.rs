@@ -49,9 +49,9 @@ pub async fn serve_wss(stream: TcpStream, arrival: Box<Arrival>, open: OpenConne
 }
 
 /// Tells a client that asks for WebSocket that there is no room.
-pub async fn refuse_ws(mut stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
+pub async fn refuse_ws(mut stream: TcpStream, address: Option<SocketAddr>, entrance: &Entrance) {
     entrance.shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-    entrance.shared.lines.refused(Some(address), &Failure::TooManyConnections, Instant::now());
+    entrance.shared.lines.refused(address, &Failure::TooManyConnections, Instant::now());
     part(&mut stream, Refusal::Busy.response().as_bytes(), &Failure::TooManyConnections).await;
 }
 

@@ -6,5 +6,6 @@ mod support;
 
 mod renewal;
 mod secure;
+mod sockets;
 mod tools;
 mod websocket;
