@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fulmar::cli::main(std::env::args_os(), |config| fulmar::server::run(config).map_err(Into::into))
+    fulmar::cli::main(std::env::args_os(), |config, sources| {
+        fulmar::server::run(config, sources).map_err(Into::into)
+    })
 }

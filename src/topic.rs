@@ -145,6 +145,13 @@ pub enum Target {
 }
 
 impl Target {
+    /// The Topic Filter.
+    pub fn filter(&self) -> &TopicFilter {
+        match self {
+            Self::Own(filter) | Self::Shared { filter, .. } => filter,
+        }
+    }
+
     /// Parses the text of a SUBSCRIBE or UNSUBSCRIBE.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         check_text(text.as_bytes())?;

@@ -6,6 +6,8 @@
 //! unknown user and a wrong password get the same answer after the same work; hashing a password never holds up a
 //! thread that serves clients.
 
+pub mod acl;
+mod changes;
 mod hashing;
 mod password;
 mod password_file;
@@ -17,11 +19,14 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use thiserror::Error;
 
+pub use changes::Changes;
 pub use password::{Password, PasswordError};
 pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
 pub use policy::Policy;
 
+use self::acl::Acl;
 use self::hashing::{Hashing, Verdict};
+use crate::config::DeniedPublish;
 
 /// What is known of a client when it asks to be let in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +53,8 @@ impl Credentials<'_> {
 pub struct Identity {
     /// Its user name; `None` for one that is anonymous.
     pub user: Option<Arc<str>>,
+    /// The groups it is in by word of the authenticator.
+    pub groups: Box<[Arc<str>]>,
     /// Who found out.
     pub authenticator: &'static str,
 }
@@ -55,7 +62,12 @@ pub struct Identity {
 impl Identity {
     /// A client that nobody asked who it is.
     pub fn anonymous() -> Self {
-        Self { user: None, authenticator: "anonymous" }
+        Self { user: None, groups: Box::default(), authenticator: "anonymous" }
+    }
+
+    /// A user without groups.
+    pub fn of_user(user: &str, authenticator: &'static str) -> Self {
+        Self { user: Some(user.into()), groups: Box::default(), authenticator }
     }
 }
 
@@ -116,6 +128,23 @@ impl Auth {
         Arc::new(Self { policy: RwLock::new(Arc::new(policy)), hashing })
     }
 
+    /// The rules about what clients may do, if there are any.
+    pub fn acl(&self) -> Option<Arc<Acl>> {
+        self.policy.read().acl.clone()
+    }
+
+    /// What happens to a 3.x client that publishes where it may not.
+    pub fn denied_publish(&self) -> DeniedPublish {
+        self.policy.read().settings.denied_publish
+    }
+
+    /// Puts another policy in force, at once and for everyone; what is different in it.
+    pub fn replace(&self, policy: Policy) -> Changes {
+        let policy = Arc::new(policy);
+        let old = std::mem::replace(&mut *self.policy.write(), policy.clone());
+        Changes::between(&old, &policy)
+    }
+
     /// Finds out who a client of a listener is.
     ///
     /// # Errors
@@ -161,9 +190,7 @@ impl Authenticator {
                 let given = credentials.password.unwrap_or_default();
                 let verdict = hashing.verify(user, given, file.get(user), file.decoy()).await;
                 match verdict {
-                    Verdict::Right => {
-                        Answer::Yes(Identity { user: Some(user.into()), authenticator: self.name() })
-                    }
+                    Verdict::Right => Answer::Yes(Identity::of_user(user, self.name())),
                     Verdict::Wrong => Answer::No(Why::WrongCredentials),
                     Verdict::Busy => Answer::No(Why::Busy),
                 }
@@ -188,7 +215,7 @@ mod tests {
         let listener =
             Listener { allow_anonymous, authenticators: kinds.to_vec(), ..Listener::tcp("door", address) };
         let config = Config { listeners: vec![listener], ..Config::default() };
-        Auth::new(Policy::new(&config, Some(Arc::new(users))))
+        Auth::new(Policy::new(&config, Some(Arc::new(users)), None))
     }
 
     fn ask(auth: &Auth, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Why> {

@@ -120,6 +120,11 @@ impl PasswordFile {
         self.decoy.clone().unwrap_or_else(Password::decoy)
     }
 
+    /// All users.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &Password)> {
+        self.users.iter().map(|(user, password)| (&**user, password))
+    }
+
     /// How many users there are.
     pub fn len(&self) -> usize {
         self.users.len()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Authenticator;
+use super::acl::{Acl, parse_mosquitto};
 use super::password_file::{PasswordFile, PasswordFileError};
 use crate::config::{self, AuthenticatorKind, Config, Fault, Place, Problem, Problems};
 
@@ -15,8 +16,12 @@ use crate::config::{self, AuthenticatorKind, Config, Fault, Place, Problem, Prob
 #[derive(Debug)]
 pub struct Policy {
     pub(super) settings: config::Auth,
+    /// `None`: there are no rules, and everyone may do everything.
+    pub(super) acl: Option<Arc<Acl>>,
+    /// The users with passwords.
+    pub(super) passwords: Option<Arc<PasswordFile>>,
     /// By the listener's name.
-    doors: HashMap<Box<str>, Door>,
+    pub(super) doors: HashMap<Box<str>, Door>,
 }
 
 /// Whom one listener lets in.
@@ -24,6 +29,13 @@ pub struct Policy {
 pub(super) struct Door {
     pub(super) allow_anonymous: bool,
     pub(super) authenticators: Vec<Authenticator>,
+}
+
+impl Door {
+    /// Whom it lets in, told apart by the names of those who are asked.
+    pub(super) fn summary(&self) -> (bool, Vec<&'static str>) {
+        (self.allow_anonymous, self.authenticators.iter().map(Authenticator::name).collect())
+    }
 }
 
 /// Where nobody enters.
@@ -44,11 +56,21 @@ impl Policy {
                 Err(error) => problems.push(problem(path, error)),
             }
         }
-        if problems.is_empty() { Ok(Self::new(config, passwords)) } else { Err(Problems(problems)) }
+        let mut parts = vec![config.acl.clone()];
+        let path = &config.auth.acl_file;
+        if !path.as_os_str().is_empty() {
+            match read_rules(path) {
+                Ok(part) => parts.push(part),
+                Err(found) => problems.extend(found.0),
+            }
+        }
+        let acl = Arc::new(Acl::new(parts));
+        let acl = (!acl.is_empty()).then_some(acl);
+        if problems.is_empty() { Ok(Self::new(config, passwords, acl)) } else { Err(Problems(problems)) }
     }
 
     /// From files that were read.
-    pub(super) fn new(config: &Config, passwords: Option<Arc<PasswordFile>>) -> Self {
+    pub(super) fn new(config: &Config, passwords: Option<Arc<PasswordFile>>, acl: Option<Arc<Acl>>) -> Self {
         let authenticator = |kind: &AuthenticatorKind| match kind {
             // The configuration makes sure that there is one.
             AuthenticatorKind::PasswordFile => passwords.clone().map(Authenticator::PasswordFile),
@@ -60,12 +82,32 @@ impl Policy {
             let door = Door { allow_anonymous: listener.allow_anonymous, authenticators };
             (listener.name.as_str().into(), door)
         });
-        Self { settings: config.auth.clone(), doors: doors.collect() }
+        let doors = doors.collect();
+        Self { settings: config.auth.clone(), acl, passwords, doors }
+    }
+
+    /// The rules about what clients may do, if there are any.
+    pub fn acl(&self) -> Option<&Arc<Acl>> {
+        self.acl.as_ref()
     }
 
     pub(super) fn door(&self, listener: &str) -> &Door {
         self.doors.get(listener).unwrap_or(&CLOSED)
     }
+}
+
+/// Our own form in a file that says so by its name, mosquitto's in any other.
+fn read_rules(path: &Path) -> Result<config::Acl, Problems> {
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        return config::load_acl(path);
+    }
+    let name = path.display().to_string();
+    let wrong = |line, text: String| {
+        Problems(vec![Problem { place: Place { name: name.clone(), line }, fault: Fault::Unreadable(text) }])
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| wrong(None, format!("the file of rules cannot be read: {error}")))?;
+    parse_mosquitto(&name, &text).map_err(|error| wrong(Some(error.line), error.fault))
 }
 
 fn problem(path: &Path, error: PasswordFileError) -> Problem {

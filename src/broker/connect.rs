@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::handle::{PendingWill, SessionHandle, Takeovers};
-use super::{Broker, Counter, Deadline};
+use super::{Broker, Counter, Deadline, Denial};
+use crate::auth::Identity;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, Will};
 use crate::message::{Message, Publisher};
 use crate::session::{Lifetime, Link, LinkId, Outbox, OutgoingAliases, Session};
@@ -26,6 +27,8 @@ use crate::topic::{TopicError, TopicName};
 pub struct NewConnection<'a> {
     /// The packet.
     pub connect: &'a Connect<'a>,
+    /// Who sent it.
+    pub identity: Arc<Identity>,
     /// Where it comes from.
     pub peer: Option<SocketAddr>,
     /// Wakes its task.
@@ -54,7 +57,7 @@ pub struct Accepted {
 }
 
 /// Why a CONNECT is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// [MQTT-3.1.3-8], or forbidden by `session.allow_empty_client_id`.
     #[error("the client identifier is empty")]
@@ -74,6 +77,9 @@ pub enum Refusal {
     /// The Will Topic is no Topic Name.
     #[error("the will topic is not valid: {0}")]
     WillTopic(TopicError),
+    /// It may not publish its Will.
+    #[error("it may not have its will: {0}")]
+    WillDenied(Denial),
     /// [MQTT-4.12.0-1]
     #[error("it asks for an authentication method that is not supported")]
     AuthenticationMethod,
@@ -84,13 +90,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// The Reason Code of the CONNACK.
-    pub fn reason(self) -> ReasonCode {
+    pub fn reason(&self) -> ReasonCode {
         match self {
             Self::EmptyClientId | Self::LongClientId => ReasonCode::ClientIdentifierNotValid,
             Self::TooManySessions => ReasonCode::QuotaExceeded,
             Self::WillQoS => ReasonCode::QoSNotSupported,
             Self::WillRetain => ReasonCode::RetainNotSupported,
             Self::WillTopic(_) => ReasonCode::TopicNameInvalid,
+            Self::WillDenied(_) => ReasonCode::NotAuthorized,
             Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::Stopping => ReasonCode::ServerUnavailable,
         }
@@ -120,6 +127,12 @@ impl Broker {
         if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
+        let address = new.peer.map(|peer| peer.ip());
+        // Under the lock, so that a change of the rules finds either this session or none.
+        let permissions = self.permissions_of(Some(&new.identity), &client_id, address);
+        if let Some((topic, will)) = &will {
+            Self::check_will_access(topic, will, permissions.as_deref()).map_err(Refusal::WillDenied)?;
+        }
         let existing = place.get().cloned();
         let mut replaced = None;
         let mut takeovers = Takeovers::default();
@@ -131,7 +144,11 @@ impl Broker {
                 lost_to = Some((peer, state.takeovers.count(new.now)));
             }
             takeovers = state.takeovers;
-            let resumable = !state.ended && !connect.clean_start && state.session.is_persistent();
+            // What waits for one user is not for another who knows the Client Identifier.
+            let same_user = state.identity.as_ref().and_then(|identity| identity.user.as_deref())
+                == new.identity.user.as_deref();
+            let resumable =
+                !state.ended && !connect.clean_start && state.session.is_persistent() && same_user;
             if !resumable {
                 replaced = Some(existing.clone());
             }
@@ -171,6 +188,7 @@ impl Broker {
             self.remove_deadline(key);
         }
         state.takeovers = takeovers;
+        let reads_other_things = self.admit(&mut state, &new.identity, address, permissions);
         state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.publisher)));
         state.session.lifetime = lifetime;
         let old_link = state.session.attach(link);
@@ -186,6 +204,7 @@ impl Broker {
         }
         drop(state);
         drop(place);
+        self.forget_matches(reads_other_things);
 
         if let Some((old_peer, count)) = lost_to {
             self.note_takeover(&client_id, old_peer, new.peer, count);

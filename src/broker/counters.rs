@@ -26,6 +26,12 @@ pub enum Counter {
     DroppedQueueFull,
     DroppedExpired,
     DroppedTooLarge,
+    /// They waited for a session that may not read them any more.
+    DroppedDenied,
+    /// Messages that their publishers were not allowed to publish.
+    DeniedPublish,
+    /// Topic Filters that clients were not allowed to subscribe to.
+    DeniedSubscribe,
     SocketsAccepted,
     ConnectionsAccepted,
     ConnectionsRefused,

@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::Mutex;
 
-use super::handle::{Granted, SessionHandle};
+use super::handle::{Granted, SessionHandle, SessionState};
+use crate::auth::acl::Decision;
 use crate::codec::QoS;
 use crate::config::SharedStrategy;
 use crate::message::{Expiry, Message, Publisher, Run, SessionNumber};
 use crate::session::{
     Context, DropReason, GroupNumber, Pushed, Queue, QueueBudget, Queued, Report, Session, Terms,
 };
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, TopicName};
 
 /// See the module.
 #[derive(Debug)]
@@ -124,7 +125,10 @@ impl Group {
                 && state.offer(self, ticket, context, report, &mut |session, terms, report| {
                     session.deliver(&single, terms, context, report);
                 });
-            if !given && !state.enqueue(qos, || run.keep(incoming).clone(), context, report) {
+            if !given
+                && state.is_readable(ticket.topic)
+                && !state.enqueue(qos, || run.keep(incoming).clone(), context, report)
+            {
                 incoming.reject();
             }
         }
@@ -137,7 +141,7 @@ impl Group {
         let qos = message.qos;
         let given = (qos == QoS::AtMostOnce || state.queue.is_empty())
             && state.offer_kept(self, message, context, report);
-        if !given {
+        if !given && state.is_readable(message.topic().as_str()) {
             state.enqueue(qos, || message.clone(), context, report);
         }
         self.settle_waiting(&mut state, context, report);
@@ -157,7 +161,14 @@ impl Group {
         let mut member = handle.lock();
         while can_take(&member.session, QoS::AtLeastOnce, context) {
             let Some(queued) = state.queue.pop() else { break };
-            let terms = Terms { group: Some(self.number), ..granted.terms(false) };
+            let decision = may_read(&member, queued.message.topic().as_str());
+            if !decision.allowed {
+                // It waits for a member that may.
+                state.queue.put_back(vec![queued]);
+                break;
+            }
+            let terms = granted.terms(false);
+            let terms = Terms { group: Some(self.number), qos: terms.qos.min(decision.maximum_qos), ..terms };
             let retain = queued.message.retain && granted.retain_as_published;
             member.session.deliver_kept(&queued.message, retain, &terms, context, report);
         }
@@ -219,6 +230,11 @@ impl Group {
 }
 
 impl GroupState {
+    /// Whether any member may read a topic: otherwise there is nobody to wait for.
+    fn is_readable(&self, topic: &str) -> bool {
+        self.members.iter().any(|member| may_read(&member.handle.lock(), topic).allowed)
+    }
+
     fn offer_kept(
         &mut self,
         group: &Group,
@@ -250,10 +266,17 @@ impl GroupState {
             let Some(member) = self.members.get(index) else { continue };
             let mut state = member.handle.lock();
             let qos = ticket.qos.min(member.granted.qos);
+            let decision = may_read(&state, ticket.topic);
+            if !decision.allowed {
+                continue;
+            }
+            let qos = qos.min(decision.maximum_qos);
             if state.ended || !can_take(&state.session, qos, context) {
                 continue;
             }
-            let terms = Terms { group: Some(group.number), ..member.granted.terms(false) };
+            let granted = member.granted.terms(false);
+            let terms =
+                Terms { group: Some(group.number), qos: granted.qos.min(decision.maximum_qos), ..granted };
             deliver(&mut state.session, &terms, report);
             member.handle.note_load(&state);
             drop(state);
@@ -313,6 +336,13 @@ impl GroupState {
         report.dropped[DropReason::QueueFull as usize] += u64::from(dropped);
         accepted
     }
+}
+
+/// Whether a member may be given a topic at all.
+fn may_read(state: &SessionState, topic: &str) -> Decision {
+    // The topic came out of a message, so it is one.
+    let topic = TopicName::assume_checked(topic);
+    state.permissions.as_ref().map_or(Decision::FREE, |permissions| permissions.receive(topic))
 }
 
 /// Whether a session can be given a message of this QoS now.

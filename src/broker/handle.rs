@@ -6,6 +6,7 @@
 //! any more and never comes back.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::deadlines::DeadlineKey;
 use super::groups::Group;
+use crate::auth::Identity;
+use crate::auth::acl::Permissions;
 use crate::message::{Message, Publisher, SessionNumber};
 use crate::routing::{Cursor, FilterId};
 use crate::session::{Session, Terms};
@@ -57,6 +60,12 @@ pub struct SessionState {
     pub expiry: Option<DeadlineKey>,
     /// See `expiry`.
     pub will_due: Option<DeadlineKey>,
+    /// Who its client is; `None`: nobody in particular.
+    pub identity: Option<Arc<Identity>>,
+    /// Where its client is, or was last.
+    pub address: Option<IpAddr>,
+    /// What its client may do; `None`: everything.
+    pub permissions: Option<Arc<Permissions>>,
     /// How often it was taken over lately.
     pub takeovers: Takeovers,
 }
@@ -146,6 +155,9 @@ impl SessionHandle {
                 keep_alive: None,
                 expiry: None,
                 will_due: None,
+                identity: None,
+                address: None,
+                permissions: None,
                 takeovers: Takeovers::default(),
             }),
         }

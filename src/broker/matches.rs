@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 
 use super::groups::Group;
 use super::handle::{Granted, SessionHandle};
-use crate::codec::SubscriptionOptions;
+use crate::auth::acl::Decision;
+use crate::codec::{QoS, SubscriptionOptions};
 use crate::message::{Publisher, SessionNumber};
 use crate::routing::{Entry, Generations, Stamp, Trie};
 use crate::session::GroupNumber;
@@ -98,9 +99,9 @@ pub struct Matches {
 }
 
 impl Matches {
-    /// Asks the trie.
-    pub fn find(trie: &Trie<Subscriber>, topic: &TopicName) -> Self {
-        let mut found: Vec<(&Arc<SessionHandle>, SubscriptionOptions, u32)> = Vec::new();
+    /// Asks the trie and, if there are rules, whether each session may read the topic.
+    pub fn find(trie: &Trie<Subscriber>, topic: &TopicName, rules: bool) -> Self {
+        let mut found: Vec<Matching<'_>> = Vec::new();
         let mut groups = Vec::new();
         trie.for_each_match(topic, |subscriber| match subscriber {
             Subscriber::Session { handle, options, identifier } => {
@@ -113,12 +114,13 @@ impl Matches {
             .chunk_by(|one, other| one.0.number == other.0.number)
             .filter_map(|matching| {
                 let (handle, _, _) = matching.first()?;
-                let all = combine(matching.iter());
+                let maximum_qos = if rules { may_read(handle, topic)? } else { QoS::ExactlyOnce };
+                let all = combine(matching.iter(), maximum_qos);
                 let others = matching.iter().filter(|(_, options, _)| !options.no_local);
                 let own = match others.clone().count() {
                     count if count == matching.len() => Own::Same,
                     0 => Own::Nothing,
-                    _ => Own::Less(Box::new(combine(others))),
+                    _ => Own::Less(Box::new(combine(others, maximum_qos))),
                 };
                 Some(Recipient { handle: (*handle).clone(), granted: all, own })
             })
@@ -132,14 +134,22 @@ impl Matches {
     }
 }
 
+/// A session's subscription that matches.
+type Matching<'a> = (&'a Arc<SessionHandle>, SubscriptionOptions, u32);
+
+/// The highest QoS at which a session's client may be given a topic, if it may.
+fn may_read(handle: &SessionHandle, topic: &TopicName) -> Option<QoS> {
+    let permissions = handle.lock().permissions.clone();
+    let decision = permissions.map_or(Decision::FREE, |permissions| permissions.receive(topic));
+    decision.allowed.then_some(decision.maximum_qos)
+}
+
 /// One copy, at the highest QoS [MQTT-3.3.4-2], with all identifiers [MQTT-3.3.4-3].
-fn combine<'a>(
-    matching: impl Iterator<Item = &'a (&'a Arc<SessionHandle>, SubscriptionOptions, u32)>,
-) -> Granted {
+fn combine<'a>(matching: impl Iterator<Item = &'a Matching<'a>>, maximum_qos: QoS) -> Granted {
     let mut granted = Granted { qos: Default::default(), retain_as_published: false, identifiers: None };
     let mut identifiers = Vec::new();
     for (_, options, identifier) in matching {
-        granted.qos = granted.qos.max(options.qos);
+        granted.qos = granted.qos.max(options.qos.min(maximum_qos));
         granted.retain_as_published |= options.retain_as_published;
         if *identifier != 0 {
             identifiers.push(*identifier);

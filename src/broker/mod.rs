@@ -13,6 +13,7 @@
 //!
 //! No lock is held across an await; nothing in here awaits at all.
 
+mod access;
 mod connect;
 mod counters;
 mod deadlines;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+pub use access::Denial;
 pub use connect::{Accepted, NewConnection, Refusal};
 pub use counters::{Counter, Counters};
 pub use disconnect::Ending;
@@ -43,7 +45,7 @@ pub use handle::{SessionHandle, SessionState};
 pub use poll::{Polled, Progress};
 pub use publish::Routed;
 pub use retained::RetainedLimits;
-pub use subscribe::SubscribeError;
+pub use subscribe::{SubscribeError, Subscribed};
 pub use sys::SysReporter;
 
 use self::deadlines::{DeadlineKey, Deadlines};
@@ -124,6 +126,7 @@ pub struct Broker {
     registry: Registry,
     trie: RwLock<Trie<Subscriber>>,
     generations: Generations,
+    rules: access::Rules,
     caches: Box<[Mutex<MatchCache>]>,
     groups: RwLock<GroupTable>,
     retained: Mutex<Retained>,
@@ -150,6 +153,7 @@ impl Broker {
             registry: Registry::new(),
             trie: RwLock::new(Trie::new()),
             generations: Generations::new(),
+            rules: access::Rules::default(),
             caches: (0..threads).map(|_| Mutex::default()).collect(),
             groups: RwLock::default(),
             retained: Mutex::new(Retained::new(settings.retained)),

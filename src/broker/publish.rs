@@ -119,7 +119,7 @@ impl Broker {
         }
         let (stamp, matches) = {
             let trie = self.trie.read();
-            (self.generations.stamp(topic), Arc::new(Matches::find(&trie, topic)))
+            (self.generations.stamp(topic), Arc::new(Matches::find(&trie, topic, self.rules_changes() > 0)))
         };
         if let Some(cache) = cache {
             cache.lock().insert(topic, stamp, matches.clone());

@@ -10,9 +10,11 @@ use std::time::Instant;
 use super::deadlines::DeadlineKey;
 use super::handle::{Replay, SessionState};
 use super::{Broker, Deadline, SessionHandle};
+use crate::auth::acl::Decision;
 use crate::codec::QoS;
 use crate::message::{Expiry, Message};
 use crate::routing::{Cursor, RetainedTree};
+use crate::session::Terms;
 use crate::session::{Report, SessionLimits};
 use crate::store::{CommitSeq, Record};
 
@@ -167,13 +169,22 @@ impl Broker {
         }
         let cursor =
             self.retained.lock().slice(&replay, room, room_in_outbox(state, context.limits), &mut slice);
+        let permissions = state.permissions.clone();
         for message in &slice {
+            let decision = permissions
+                .as_ref()
+                .map_or(Decision::FREE, |permissions| permissions.receive(message.topic()));
+            if !decision.allowed {
+                continue;
+            }
             let is_own = replay.no_local && message.publisher == handle.publisher;
             if is_own || message.expiry(now) == Expiry::Expired {
                 continue;
             }
             // [MQTT-3.3.1-8]: RETAIN is set on what a new subscription gets.
-            state.session.deliver_kept(message, true, &replay.granted.terms(false), context, report);
+            let terms = replay.granted.terms(false);
+            let terms = Terms { qos: terms.qos.min(decision.maximum_qos), ..terms };
+            state.session.deliver_kept(message, true, &terms, context, report);
         }
         if cursor.is_some() {
             replay.cursor = cursor;

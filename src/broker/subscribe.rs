@@ -9,10 +9,10 @@ use std::time::Instant;
 use hashbrown::HashSet;
 use thiserror::Error;
 
-use super::Broker;
 use super::groups::Group;
 use super::handle::{Granted, Replay, SessionHandle, SessionState};
 use super::matches::{Subscriber, SubscriberKey};
+use super::{Broker, Counter, Denial};
 use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest};
 use crate::routing::{FilterId, Trie};
 use crate::session::Report;
@@ -27,26 +27,47 @@ pub enum SubscribeError {
     NoLocalOnShared,
 }
 
+/// What became of a SUBSCRIBE.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// A reason code for each filter, in order [MQTT-3.9.3-1].
+    pub reasons: Vec<ReasonCode>,
+    /// What the SUBACK has to wait for.
+    pub sequence: CommitSeq,
+    /// What the client may not have.
+    pub denials: Vec<Denial>,
+}
+
 impl Broker {
-    /// Adds or replaces the subscriptions of a SUBSCRIBE: a reason code for each filter, in order
-    /// [MQTT-3.9.3-1], and what the SUBACK has to wait for.
+    /// Adds or replaces the subscriptions of a SUBSCRIBE.
     pub fn subscribe(
         &self,
         handle: &Arc<SessionHandle>,
         subscribe: &Subscribe<'_>,
-    ) -> Result<(Vec<ReasonCode>, CommitSeq), SubscribeError> {
+    ) -> Result<Subscribed, SubscribeError> {
         let requests = &subscribe.requests;
         if requests.iter().any(|request| request.options.no_local && request.filter.starts_with("$share/")) {
             return Err(SubscribeError::NoLocalOnShared);
         }
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
         let mut sequence = CommitSeq::default();
+        let permissions = if self.rules_changes() > 0 { self.permissions(handle) } else { None };
+        let mut denials = Vec::new();
         let reasons = requests
             .iter()
             .map(|request| {
                 let mut options = request.options;
                 options.qos = options.qos.min(self.settings.maximum_qos);
-                let reason = match Target::parse(request.filter) {
+                let target = Target::parse(request.filter);
+                if let (Ok(target), Some(permissions)) = (&target, &permissions) {
+                    let decision = permissions.subscribe(target.filter());
+                    if !decision.allowed {
+                        denials.push(Denial::new("subscribe", request.filter, permissions, decision));
+                        return ReasonCode::NotAuthorized;
+                    }
+                    options.qos = options.qos.min(decision.maximum_qos);
+                }
+                let reason = match target {
                     Err(_) => ReasonCode::TopicFilterInvalid,
                     Ok(Target::Own(filter)) => self.subscribe_own(handle, filter, options, identifier),
                     Ok(Target::Shared { group, filter }) => {
@@ -59,7 +80,8 @@ impl Broker {
                 reason
             })
             .collect();
-        Ok((reasons, sequence))
+        self.counters.add(Counter::DeniedSubscribe, denials.len() as u64);
+        Ok(Subscribed { reasons, sequence, denials })
     }
 
     /// Ends the subscriptions of these filters: a reason code for each, in order.

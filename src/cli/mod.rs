@@ -1,9 +1,10 @@
-//! The command line: `fulmar run`, `fulmar check` and `fulmar passwd`, what they take and how they end.
+//! The command line: `fulmar run`, `fulmar check`, `fulmar passwd` and `fulmar acl`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
+mod acl;
 mod logging;
 mod passwd;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::acl::AclCommand;
 use self::passwd::PasswdCommand;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
@@ -47,6 +49,9 @@ enum Command {
     /// Add, remove or check the users of a password file; the password is asked for, or read from standard input
     #[command(subcommand)]
     Passwd(PasswdCommand),
+    /// Ask the rules about what clients may do
+    #[command(subcommand)]
+    Acl(AclCommand),
 }
 
 #[derive(Debug, Default, Args)]
@@ -78,11 +83,11 @@ struct CheckArguments {
     config: Option<PathBuf>,
 }
 
-/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration, after
+/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration and where that came from, after
 /// logging has begun, and returns when the broker has ended.
 pub fn main<S>(arguments: impl IntoIterator<Item = OsString>, serve: S) -> ExitCode
 where
-    S: FnOnce(Config) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -96,6 +101,7 @@ where
     let done = match arguments.command {
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
+        Some(Command::Acl(command)) => acl::acl(command),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };
@@ -111,13 +117,14 @@ where
 
 fn run<S>(arguments: RunArguments, serve: S) -> Result<(), Box<dyn Error>>
 where
-    S: FnOnce(Config) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
 {
-    let config = load(&arguments.into_sources()).map_err(refusal)?;
+    let sources = arguments.into_sources();
+    let config = load(&sources).map_err(refusal)?;
     // The server reads them again; here they are told like everything else that is wrong.
     Policy::load(&config).map_err(refusal)?;
     init_logging(&config.log).map_err(|error| format!("fulmar: {error}"))?;
-    serve(config).map_err(|error| format!("fulmar: {error}").into())
+    serve(config, sources).map_err(|error| format!("fulmar: {error}").into())
 }
 
 fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {

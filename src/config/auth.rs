@@ -17,6 +17,10 @@ pub struct Auth {
     pub authenticators: Vec<AuthenticatorKind>,
     /// User names and hashed passwords; empty: none.
     pub password_file: PathBuf,
+    /// Rules beside those of the configuration; empty: none.
+    pub acl_file: PathBuf,
+    /// What happens to a 3.x client that publishes where it may not.
+    pub denied_publish: DeniedPublish,
     /// Passwords hashed at a time; `None`: one fewer than there are cores, at least one.
     pub hashing_threads: Option<usize>,
     /// Logins that may wait for their turn to be hashed.
@@ -30,11 +34,22 @@ impl Default for Auth {
         Self {
             authenticators: Vec::new(),
             password_file: PathBuf::new(),
+            acl_file: PathBuf::new(),
+            denied_publish: DeniedPublish::Ignore,
             hashing_threads: None,
             hashing_queue: 1_000,
             password_cache: Duration::from_secs(600),
         }
     }
+}
+
+/// What happens to a 3.x client that publishes where it may not: it cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeniedPublish {
+    /// The message goes nowhere, and is acknowledged all the same.
+    Ignore,
+    /// The connection ends.
+    Close,
 }
 
 /// A way to find out who a client is.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Config;
-use super::auth::AuthenticatorKind;
+use super::auth::{AuthenticatorKind, DeniedPublish};
 use super::key::{Key, Shape, Worded};
 
 /// See `table.rs`.
@@ -29,6 +29,32 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
             expects: "the path of a file, or \"\" for none",
             get: |config| config.auth.password_file.to_string_lossy().into_owned(),
             set: |config, text| set_path(&mut config.auth.password_file, text),
+        },
+    },
+    Key {
+        name: "auth.acl_file",
+        doc: "Rules about what clients may do, after those written as [[acl]] in the configuration: a file that ends in \
+              .toml holds [[acl]] and [[groups]] too, any other is an acl_file of mosquitto. As soon as there is any \
+              rule, what no rule allows is denied.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "the path of a file, or \"\" for none",
+            get: |config| config.auth.acl_file.to_string_lossy().into_owned(),
+            set: |config, text| set_path(&mut config.auth.acl_file, text),
+        },
+    },
+    Key {
+        name: "auth.denied_publish",
+        doc: "What happens to a client of MQTT 3.1 or 3.1.1 that publishes where it may not, as it cannot be told: its \
+              message goes nowhere and is acknowledged, or its connection is closed. Clients of 5.0 are told with 0x87.",
+        zero: None,
+        shape: Shape::Choice {
+            words: DeniedPublish::words,
+            later: &[],
+            get: |config| config.auth.denied_publish.word(),
+            set: |config, word| {
+                config.auth.denied_publish = DeniedPublish::from_word(word).unwrap_or(DeniedPublish::Ignore);
+            },
         },
     },
     Key {

@@ -1,5 +1,6 @@
 //! The documentation of every key, as a TOML file that sets each to its default: `examples/fulmar.toml`.
 
+use super::acl::{AclGroup, AclRule, GROUP_KEYS, RULE_KEYS};
 use super::key::Key;
 use super::table::{SECTIONS, keys, listener_keys};
 use super::{Config, Listener};
@@ -18,6 +19,13 @@ the defaults below are not in force any more.";
 
 const OTHERS: &str = "The second listener that is there by default: for browsers.";
 
+const RULES: &str = "What clients may do; one [[acl]] for each rule, tried in order: the first that fits decides. \
+Without any rule everyone may do everything; as soon as there is one, here or in auth.acl_file, what no rule allows is \
+denied. A subscription that is wider than what may be read is granted and brings only what may be read. Which rule \
+decides, and why: fulmar acl explain. All values but topics are the defaults.";
+
+const GROUPS: &str = "Users that rules can name together, one [[groups]] for each group.";
+
 /// The text of `examples/fulmar.toml`.
 pub fn example() -> String {
     let mut text = String::new();
@@ -29,6 +37,20 @@ pub fn example() -> String {
     comment(&mut text, LISTENERS);
     text.push_str("[[listeners]]\n");
     rows(&mut text, listener_keys(), &Listener::default());
+
+    text.push('\n');
+    comment(&mut text, RULES);
+    text.push_str("# [[acl]]\n");
+    commented_rows(
+        &mut text,
+        RULE_KEYS,
+        &AclRule { topics: vec!["home/%u/#".to_owned()], ..AclRule::default() },
+    );
+    text.push('\n');
+    comment(&mut text, GROUPS);
+    text.push_str("# [[groups]]\n");
+    let group = AclGroup { name: "operators".to_owned(), users: vec!["alice".to_owned(), "bob".to_owned()] };
+    commented_rows(&mut text, GROUP_KEYS, &group);
 
     let defaults = Config::default();
     for listener in defaults.listeners.iter().skip(1) {
@@ -58,6 +80,16 @@ fn rows<'a, T: 'a>(text: &mut String, keys: impl Iterator<Item = &'a Key<T>>, de
         comment(text, &format!("Takes {}.", key.expects()));
         let field = key.name.rsplit('.').next().unwrap_or(key.name);
         text.push_str(&format!("{field} = {}\n", key.show(defaults)));
+    }
+}
+
+/// Rows that set nothing.
+fn commented_rows<T>(text: &mut String, keys: &'static [Key<T>], example: &T) {
+    let mut shown = String::new();
+    rows(&mut shown, keys.iter(), example);
+    for line in shown.lines() {
+        let mark = if line.is_empty() || line.starts_with('#') { "" } else { "# " };
+        text.push_str(&format!("{mark}{line}\n"));
     }
 }
 

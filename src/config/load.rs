@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{ConfigError, Environment, File, FileFormat, Source, Value, ValueKind};
 
+use super::acl::{ACL, GROUPS};
 use super::lines::line_of;
 use super::problem::{Fault, Place, Problem, Problems, closest};
 use super::table::{SECTIONS, keys};
@@ -73,6 +74,8 @@ pub fn check_text(key: &str, text: &str) -> Result<(), String> {
 pub(super) struct Loader {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
+    /// What may stand at the top of the file; empty: everything.
+    pub(super) only: &'static [&'static str],
     /// Of each listener of the file: where it is written, and whether it says `allow_anonymous`.
     pub(super) listener_places: Vec<(Place, bool)>,
     /// Where each key was set last.
@@ -92,7 +95,7 @@ impl TomlFile<'_> {
 }
 
 impl Loader {
-    fn file(&mut self, path: &Path) {
+    pub(super) fn file(&mut self, path: &Path) {
         let name = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -119,6 +122,15 @@ impl Loader {
     fn top_level(&mut self, file: &TomlFile<'_>, name: &str, value: Value) {
         let is_section = SECTIONS.iter().any(|(section, _)| *section == name);
         match value.kind {
+            _ if !self.only.is_empty() && !self.only.contains(&name) => {
+                let fault = Fault::Conflict(format!(
+                    "{name}: only [[{}]] may stand here",
+                    self.only.join("]] and [[")
+                ));
+                self.report(file.place(name), fault);
+            }
+            kind if name == ACL => self.acl(file, &kind),
+            kind if name == GROUPS => self.groups(file, &kind),
             kind if name == LISTENERS => self.listeners(file, &kind),
             ValueKind::Table(table) => {
                 if table.is_empty() && !is_section {
@@ -159,7 +171,11 @@ impl Loader {
         entries.sort_by(|(left, _), (right, _)| left.cmp(right));
         for (name, value) in entries {
             let place = variable(&name);
-            if name == LISTENERS || name.starts_with("listeners.") {
+            let section = name.split(['.', '[']).next().unwrap_or_default();
+            if [ACL, GROUPS].contains(&section) {
+                let advice = "rules and groups are written in a file, not in the environment";
+                self.report(place, Fault::Conflict(advice.to_owned()));
+            } else if section == LISTENERS {
                 let advice = "listeners are named in the file or with --port, not in the environment";
                 self.report(place, Fault::Conflict(advice.to_owned()));
             } else if let ValueKind::String(text) = &value.kind {
@@ -202,7 +218,7 @@ impl Loader {
 
     fn unknown(&mut self, place: Place, name: &str) {
         let known = keys().map(|key| key.name);
-        let known = known.chain(SECTIONS.iter().map(|(section, _)| *section)).chain([LISTENERS]);
+        let known = known.chain(SECTIONS.iter().map(|(section, _)| *section)).chain([LISTENERS, ACL, GROUPS]);
         let suggestion = closest(name, known).map(str::to_owned);
         self.report(place, Fault::UnknownKey { key: name.to_owned(), suggestion });
     }
@@ -409,6 +425,18 @@ mod tests {
                 "[[listeners]]\naddress = \"127.0.0.1:1883\"\nallow_anonymous = false",
                 &[
                     ":1: listeners[0].allow_anonymous = false: nobody could connect, as no authenticator is named",
+                ],
+            ),
+            (
+                "[[acl]]\naction = \"alow\"\n[[acl]]\ntopics = [\"a/#/b\"]\n[[acl]]\ntopics = \"%u\"\nuser = 1\n[[groups]]\n\
+                 nam = \"x\"\n",
+                &[
+                    ":1: acl[0].topics is missing: write which topics",
+                    ":2: acl[0].action = \"alow\": expected \"allow\" or \"deny\"",
+                    ":4: acl[1].topics = [\"a/#/b\"]: expected a topic filter or a list of them",
+                    ":7: acl[2].user = 1: expected a user name",
+                    ":8: groups[0].name is missing: write what it is called",
+                    ":9: groups[0].nam: there is no such key; did you mean name?",
                 ],
             ),
             (

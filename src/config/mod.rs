@@ -5,6 +5,7 @@
 //! once. Whoever holds a `Config` from [`load`] holds valid values; `server` reads it once at start and gives
 //! each module the section it needs. Durations and sizes are already in std types: nothing below parses text.
 
+mod acl;
 mod auth;
 mod auth_keys;
 mod example;
@@ -19,7 +20,8 @@ mod transport;
 mod transport_keys;
 mod units;
 
-pub use auth::{Auth, AuthenticatorKind};
+pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, is_acl_topic, load_acl};
+pub use auth::{Auth, AuthenticatorKind, DeniedPublish};
 pub use example::example;
 pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};
@@ -41,6 +43,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Who may connect.
     pub auth: Auth,
+    /// What they may do there.
+    pub acl: Acl,
     /// Bounds on what clients may take.
     pub limits: Limits,
     /// What a session offers and keeps.
@@ -64,6 +68,7 @@ impl Default for Config {
         Self {
             listeners: vec![Listener::default(), Listener::websocket(WEBSOCKET, DEFAULT_WEBSOCKET)],
             auth: Auth::default(),
+            acl: Acl::default(),
             limits: Limits::default(),
             session: SessionSettings::default(),
             queue: Queue::default(),

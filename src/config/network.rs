@@ -19,8 +19,8 @@ pub struct NotANetwork;
 impl Network {
     /// Whether the address is one of them. An IPv4 address counts as one when it is written as IPv6, too.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let (own, other) = (self.address.to_canonical(), address.to_canonical());
-        own.is_ipv4() == other.is_ipv4() && self.bits(own) == self.bits(other)
+        let other = address.to_canonical();
+        self.address.is_ipv4() == other.is_ipv4() && self.bits(self.address) == self.bits(other)
     }
 
     /// The bits that count, in an order of their own.

@@ -8,7 +8,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::auth::AuthenticatorKind;
+use super::acl::{AclAccess, AclAction, AclWho};
+use super::auth::{AuthenticatorKind, DeniedPublish};
 use super::auth_keys::AUTH_KEYS;
 use super::key::{Key, Shape, Worded};
 use super::transport::{ClientCertificates, TlsVersion};
@@ -462,6 +463,10 @@ macro_rules! words {
 }
 
 words!(AuthenticatorKind { PasswordFile = "password-file" });
+words!(DeniedPublish { Ignore = "ignore", Close = "close" });
+words!(AclAction { Allow = "allow", Deny = "deny" });
+words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });
+words!(AclWho { Anyone = "anyone", Identified = "identified", Anonymous = "anonymous" });
 words!(ListenerKind { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss", Unix = "unix" });
 words!(TlsVersion { V1_2 = "1.2", V1_3 = "1.3" });
 words!(ClientCertificates { None = "none", Optional = "optional", Required = "required" });
@@ -512,6 +517,7 @@ fn is_level_list(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::acl::{GROUP_KEYS, RULE_KEYS};
     use ::config::ValueKind;
     use std::collections::HashSet;
 
@@ -614,7 +620,7 @@ mod tests {
                         assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
                     }
                     Shape::Text { .. } => {
-                        let optional = key.show(&T::default()) == "\"\"";
+                        let optional = key.expects().contains("\"\" for");
                         assert_eq!(key.apply_text(&mut target, "").is_ok(), optional, "{}", key.name);
                         assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
                     }
@@ -637,6 +643,8 @@ mod tests {
         }
         walk(keys());
         walk(listener_keys());
+        walk(RULE_KEYS.iter());
+        walk(GROUP_KEYS.iter());
     }
 
     #[test]

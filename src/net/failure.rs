@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::websocket::{self, Violation};
 use crate::auth::{Refused, Why};
-use crate::broker::{Refusal, SubscribeError};
+use crate::broker::{Denial, Refusal, SubscribeError};
 use crate::codec::{Answer, DecodeError, PacketType, ProtocolVersion, ReasonCode};
 use crate::session::Close;
 use crate::topic::TopicError;
@@ -76,6 +76,9 @@ pub enum Failure {
     /// §4.7.2
     #[error("it published to $SYS, which belongs to the broker")]
     SystemTopic,
+    /// It may not publish there, and a 3.x client cannot be told otherwise.
+    #[error("it published where it may not: {0}")]
+    PublishDenied(Denial),
     /// [MQTT-3.3.4-6]
     #[error("it sent a PUBLISH with a subscription identifier")]
     SubscriptionIdentifier,
@@ -168,12 +171,13 @@ impl Failure {
                 | TopicError::MisplacedSingleLevel
                 | TopicError::MalformedShare,
             ) => ReasonCode::TopicNameInvalid,
-            Self::SystemTopic => ReasonCode::NotAuthorized,
+            Self::SystemTopic | Self::PublishDenied(_) => ReasonCode::NotAuthorized,
             Self::ReceiveMaximumExceeded(_) => ReasonCode::ReceiveMaximumExceeded,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
             Self::Close(Close::TakenOver) => ReasonCode::SessionTakenOver,
             Self::Close(Close::KeepAliveTimeout) => ReasonCode::KeepAliveTimeout,
+            Self::Close(Close::NotAuthorized) => ReasonCode::NotAuthorized,
             Self::Close(Close::WriteTimeout) => ReasonCode::QuotaExceeded,
             Self::Close(Close::ServerShuttingDown | Close::Aborted) => ReasonCode::ServerShuttingDown,
         };
@@ -226,6 +230,7 @@ impl Failure {
             | Self::AnswerTooLarge(_)
             | Self::Refused(_)
             | Self::NotAuthenticated(..)
+            | Self::PublishDenied(_)
             | Self::Close(_) => false,
             Self::WebSocket(_)
             | Self::Decode(_)
@@ -260,6 +265,7 @@ fn close_text(close: Close) -> &'static str {
         Close::TakenOver => "another connection took the session over",
         Close::KeepAliveTimeout => "nothing came for one and a half times its keep alive",
         Close::WriteTimeout => "it has read nothing for limits.write_timeout",
+        Close::NotAuthorized => "its user was removed or has another password",
         Close::ServerShuttingDown => "the broker stops",
         Close::Aborted => "the broker stops and did not wait any longer",
     }

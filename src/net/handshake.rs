@@ -133,7 +133,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         return Err((stream, Failure::Refused(Refusal::AuthenticationMethod)));
     }
     let identity = match authenticate(entrance, peer, &connect).await {
-        Ok(identity) => identity,
+        Ok(identity) => Arc::new(identity),
         Err(refused) => {
             broker.counters.add(Counter::LoginsRefused, 1);
             return Err((stream, Failure::NotAuthenticated(describe(&connect), refused)));
@@ -142,7 +142,13 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let now = Instant::now();
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
-        Poll::Ready(broker.connect(NewConnection { connect: &connect, peer, waker, now }))
+        Poll::Ready(broker.connect(NewConnection {
+            connect: &connect,
+            identity: identity.clone(),
+            peer,
+            waker,
+            now,
+        }))
     })
     .await;
     let accepted = match accepted {
@@ -161,7 +167,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     );
     let maximum_packet_size = connect.properties.maximum_packet_size;
     let mut inbound = Inbound::new(
-        broker.clone(),
+        shared.clone(),
         handle.clone(),
         version,
         maximum_packet_size,
@@ -349,7 +355,7 @@ mod tests {
     fn an_idle_connection_is_small() {
         // What the allocator is asked for while a client is idle; its map entries and tokio's own come on top.
         let sizes = [
-            ("connection", size_of::<Started<TcpStream>>(), 272),
+            ("connection", size_of::<Started<TcpStream>>(), 280),
             ("session", size_of::<Session>(), 512),
             ("handle", size_of::<SessionHandle>(), 640),
         ];

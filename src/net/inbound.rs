@@ -9,14 +9,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Shared;
 use super::acks::Acks;
 use super::failure::Failure;
-use crate::broker::{Broker, Counter, Ending, SessionHandle};
+use super::permit::{Permits, covers};
+use crate::auth::acl::Decision;
+use crate::broker::{Counter, Denial, Ending, SessionHandle, Subscribed};
 use crate::codec::{
     AckKind, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, Publish, QoS,
     ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
     decode_publish, encode_acknowledgement, read_header,
 };
+use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
 use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
 use crate::store::{CommitSeq, Record};
@@ -25,7 +29,7 @@ use crate::topic::TopicName;
 /// See the module.
 #[derive(Debug)]
 pub struct Inbound {
-    broker: Arc<Broker>,
+    shared: Arc<Shared>,
     handle: Arc<SessionHandle>,
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
@@ -39,6 +43,8 @@ pub struct Inbound {
     /// It was forgiven something, and the log says so.
     forgiven: bool,
     aliases: Option<Box<IncomingAliases>>,
+    /// What its client may publish; `None` as long as there are no rules.
+    permits: Option<Box<Permits>>,
     /// What is owed to the client.
     pub acks: Acks,
     /// How the client asked to be disconnected.
@@ -59,8 +65,10 @@ pub struct Batch<'r> {
 struct Gathering<'a> {
     topic: Cow<'a, str>,
     messages: Vec<Incoming<'a>>,
-    /// Acknowledgements owed for it, in order: for which message of the run, if it is not a repetition.
-    owed: Vec<(AckKind, PacketId, Option<usize>)>,
+    /// What its client may publish there.
+    permit: Decision,
+    /// Acknowledgements owed for it, in order, and for what.
+    owed: Vec<(AckKind, PacketId, Owed)>,
     /// Where the first frame begins in the input.
     start: usize,
     /// Where the last one ends.
@@ -69,6 +77,17 @@ struct Gathering<'a> {
     plain: bool,
     longest_frame: usize,
     payload_bytes: usize,
+}
+
+/// What an acknowledgement is owed for.
+#[derive(Debug, Clone, Copy)]
+enum Owed {
+    /// A message of the run, by its index.
+    Message(usize),
+    /// One that was routed before.
+    Repetition,
+    /// One that goes nowhere, as its client may not publish it.
+    Denied,
 }
 
 /// What was counted in one batch.
@@ -82,7 +101,7 @@ struct Tally {
 impl Inbound {
     /// For a connection whose CONNECT was accepted.
     pub fn new(
-        broker: Arc<Broker>,
+        shared: Arc<Shared>,
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
@@ -93,7 +112,7 @@ impl Inbound {
             (state.session.unreleased(), state.session.is_persistent())
         };
         Self {
-            broker,
+            shared,
             handle,
             unreleased,
             persistent,
@@ -102,6 +121,7 @@ impl Inbound {
             forgives_receive_maximum,
             forgiven: false,
             aliases: None,
+            permits: None,
             acks: Acks::default(),
             ending: Ending::Broken,
         }
@@ -122,11 +142,12 @@ impl Inbound {
     /// # Errors
     /// Why the connection is to end. All packets before the offending one have been handled.
     pub fn handle_bytes(&mut self, input: &[u8], batch: &mut Batch<'_>) -> Result<usize, Failure> {
+        Permits::renew(&mut self.permits, &self.shared.broker, &self.handle);
         let mut run = Gathering::default();
         let mut tally = Tally::default();
         let result = self.handle_packets(input, &mut run, &mut tally, batch);
         self.flush(&mut run, input, batch);
-        let counters = &self.broker.counters;
+        let counters = &self.shared.broker.counters;
         counters.add(Counter::BytesReceived, *result.as_ref().unwrap_or(&input.len()) as u64);
         counters.add(Counter::PacketsReceived, tally.packets);
         counters.add(Counter::PublishReceived, tally.publishes);
@@ -142,7 +163,7 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         let mut position = 0;
-        let limit = self.broker.settings.max_packet_size as usize;
+        let limit = self.shared.broker.settings.max_packet_size as usize;
         while let Some(rest) = input.get(position..)
             && let Some(header) = read_header(rest)?
         {
@@ -189,22 +210,37 @@ impl Inbound {
             if run.topic != topic {
                 self.flush(run, input, batch);
                 run.begin(Cow::Owned(topic), position);
+                run.permit = self.permit(&run.topic);
             }
         } else if run.topic.as_bytes() != publish.topic {
             let topic = TopicName::parse(publish.topic)?;
             self.check_topic(topic)?;
             self.flush(run, input, batch);
             run.begin(Cow::Borrowed(topic.as_str()), position);
+            run.permit = self.permit(&run.topic);
+        }
+        let is_allowed = covers(&run.permit, &publish);
+        if !is_allowed {
+            self.deny(run, batch)?;
         }
         if let Some(packet_id) = publish.packet_id {
             let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
             let is_new = self.note_received(kind, packet_id, run.owed.len())?;
-            run.owed.push((kind, packet_id, is_new.then_some(run.messages.len())));
+            let owed = match (is_new, is_allowed) {
+                (false, _) => Owed::Repetition,
+                (true, true) => Owed::Message(run.messages.len()),
+                (true, false) => Owed::Denied,
+            };
+            run.owed.push((kind, packet_id, owed));
             if !is_new {
                 // It leaves a gap between the frames.
                 run.plain = false;
                 return Ok(());
             }
+        }
+        if !is_allowed {
+            run.plain = false;
+            return Ok(());
         }
         if run.messages.is_empty() {
             run.start = position;
@@ -227,7 +263,7 @@ impl Inbound {
         let mut matched = true;
         let mut sequence = CommitSeq::default();
         if !run.messages.is_empty() {
-            let routed = self.broker.publish(
+            let routed = self.shared.broker.publish(
                 &Run {
                     version: self.version,
                     topic: TopicName::assume_checked(&run.topic),
@@ -242,13 +278,18 @@ impl Inbound {
             );
             (matched, sequence) = (routed.matched, routed.sequence);
         }
-        for (kind, packet_id, index) in run.owed.drain(..) {
-            let message = index.and_then(|index| run.messages.get(index));
-            let reason = match message {
-                Some(message) if message.is_rejected() => ReasonCode::QuotaExceeded,
+        for (kind, packet_id, owed) in run.owed.drain(..) {
+            let message = match owed {
+                Owed::Message(index) => run.messages.get(index),
+                Owed::Repetition | Owed::Denied => None,
+            };
+            let reason = match (message, owed) {
+                (Some(message), _) if message.is_rejected() => ReasonCode::QuotaExceeded,
                 // Said in PUBACK alone: with QoS 2 the message is not done yet.
-                Some(_) if !matched && kind == AckKind::PubAck => ReasonCode::NoMatchingSubscribers,
-                Some(_) | None => ReasonCode::Success,
+                (Some(_), _) if !matched && kind == AckKind::PubAck => ReasonCode::NoMatchingSubscribers,
+                // In 3.x an acknowledgement cannot say so.
+                (_, Owed::Denied) if self.version == ProtocolVersion::V5 => ReasonCode::NotAuthorized,
+                (_, Owed::Message(_) | Owed::Repetition | Owed::Denied) => ReasonCode::Success,
             };
             let mut wait_for = sequence;
             if kind == AckKind::PubRec {
@@ -259,7 +300,7 @@ impl Inbound {
                     self.unreleased = state.session.unreleased();
                 } else if message.is_some() && self.persistent {
                     let record = Record::Received { number: self.handle.number, packet_id };
-                    wait_for = wait_for.max(self.broker.store.append(record));
+                    wait_for = wait_for.max(self.shared.broker.store.append(record));
                 }
             }
             self.acknowledge(kind, packet_id, reason, wait_for, batch);
@@ -269,9 +310,39 @@ impl Inbound {
         run.payload_bytes = 0;
     }
 
+    /// What the client may publish to a topic.
+    fn permit(&mut self, topic: &str) -> Decision {
+        match &mut self.permits {
+            Some(permits) => permits.decide(TopicName::assume_checked(topic)),
+            None => Decision::FREE,
+        }
+    }
+
+    /// Notes a message that its client may not publish; an error if the connection is to end for it.
+    fn deny(&self, run: &Gathering<'_>, batch: &Batch<'_>) -> Result<(), Failure> {
+        self.shared.broker.counters.add(Counter::DeniedPublish, 1);
+        let denial = self.permits.as_ref().and_then(|permits| permits.denial(&run.topic, run.permit));
+        let Some(denial) = denial else { return Ok(()) };
+        self.log_denial(&denial, batch.now);
+        let close = self.shared.auth.denied_publish() == DeniedPublish::Close;
+        if close && self.version != ProtocolVersion::V5 {
+            Err(Failure::PublishDenied(denial))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn log_denial(&self, denial: &Denial, now: Instant) {
+        let state = self.handle.lock();
+        let user = state.identity.as_ref().and_then(|identity| identity.user.clone());
+        let peer = state.session.link.as_ref().and_then(|link| link.peer);
+        drop(state);
+        self.shared.denials.denied(&self.handle.client_id, user.as_deref(), peer, denial, now);
+    }
+
     /// What a PUBLISH may not ask of this broker.
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Failure> {
-        let settings = &self.broker.settings;
+        let settings = &self.shared.broker.settings;
         if publish.properties.has_subscription_identifier {
             return Err(Failure::SubscriptionIdentifier);
         }
@@ -292,7 +363,7 @@ impl Inbound {
     /// The topic of a PUBLISH with an alias, which it sets or uses, §3.3.2.3.4.
     fn resolve_alias(&mut self, publish: &Publish<'_>) -> Result<String, Failure> {
         let Some(alias) = publish.properties.topic_alias else { return Err(DecodeError::TopicEmpty.into()) };
-        let most = self.broker.settings.topic_alias_maximum;
+        let most = self.shared.broker.settings.topic_alias_maximum;
         if alias.get() > most {
             return Err(Failure::TopicAliasTooLarge(alias.get(), most));
         }
@@ -310,7 +381,7 @@ impl Inbound {
 
     /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
     fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
-        let most = self.broker.settings.receive_maximum;
+        let most = self.shared.broker.settings.receive_maximum;
         // QoS 2 messages whose PUBREC is held are among the unreleased ones.
         let held = self.acks.held_pubacks();
         let mut is_new = true;
@@ -369,7 +440,7 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         let mut state = self.handle.lock();
-        let limit = self.broker.settings.max_packet_size as usize;
+        let limit = self.shared.broker.settings.max_packet_size as usize;
         let mut position = 0;
         while let Some(rest) = input.get(position..)
             && let Some(header) = read_header(rest)?
@@ -385,12 +456,17 @@ impl Inbound {
                     let mut sequence = CommitSeq::default();
                     if answer == AckKind::PubComp && self.persistent && reason == ReasonCode::Success {
                         let record = Record::Released { number: self.handle.number, packet_id };
-                        sequence = self.broker.store.append(record);
+                        sequence = self.shared.broker.store.append(record);
                     }
                     batch.report.packets_sent += 1;
-                    self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
-                        encode_acknowledgement(bytes, self.version, answer, packet_id, reason);
-                    });
+                    self.acks.push(
+                        sequence,
+                        &*self.shared.broker.store,
+                        &mut batch.report.buffers,
+                        |bytes| {
+                            encode_acknowledgement(bytes, self.version, answer, packet_id, reason);
+                        },
+                    );
                 }
                 // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
                 Acknowledged::Done | Acknowledged::Unknown => {}
@@ -407,14 +483,17 @@ impl Inbound {
     }
 
     fn subscribe(&mut self, packet: &Subscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
-        let (reasons, sequence) = self.broker.subscribe(&self.handle, packet)?;
+        let Subscribed { reasons, sequence, denials } = self.shared.broker.subscribe(&self.handle, packet)?;
+        for denial in &denials {
+            self.log_denial(denial, batch.now);
+        }
         let answer =
             SubAck { packet_id: packet.packet_id, reason_string: None, user_properties: Vec::new(), reasons };
         self.send(&Packet::SubAck(answer), sequence, batch)
     }
 
     fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
-        let (reasons, sequence) = self.broker.unsubscribe(&self.handle, &packet.filters);
+        let (reasons, sequence) = self.shared.broker.unsubscribe(&self.handle, &packet.filters);
         let answer = UnsubAck {
             packet_id: packet.packet_id,
             reason_string: None,
@@ -450,7 +529,7 @@ impl Inbound {
     ) {
         let version = self.version;
         batch.report.packets_sent += 1;
-        self.acks.push(sequence, &*self.broker.store, &mut batch.report.buffers, |bytes| {
+        self.acks.push(sequence, &*self.shared.broker.store, &mut batch.report.buffers, |bytes| {
             encode_acknowledgement(bytes, version, kind, packet_id, reason);
         });
     }
@@ -471,7 +550,7 @@ impl Inbound {
             .map_err(|_| Failure::AnswerTooLarge(packet.packet_type()))?;
         batch.report.packets_sent += 1;
         let pool = &mut batch.report.buffers;
-        self.acks.push(sequence, &*self.broker.store, pool, |out| out.extend_from_slice(&bytes));
+        self.acks.push(sequence, &*self.shared.broker.store, pool, |out| out.extend_from_slice(&bytes));
         Ok(())
     }
 }

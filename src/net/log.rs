@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::failure::Failure;
+use crate::broker::Denial;
 use crate::codec::ProtocolVersion;
 
 /// Lines a second that are written however many connections come and go.
@@ -77,6 +78,28 @@ impl LineBudget {
                 version = version_text(version),
                 resumed = session_present,
                 "connected"
+            );
+        }
+    }
+
+    /// A client may not do something.
+    pub fn denied(
+        &self,
+        client: &str,
+        user: Option<&str>,
+        peer: Option<SocketAddr>,
+        denial: &Denial,
+        now: Instant,
+    ) {
+        if self.take(now) {
+            tracing::warn!(
+                client,
+                user,
+                peer = peer.map(tracing::field::display),
+                topic = &*denial.topic,
+                rule = denial.rule,
+                "denied: {}",
+                denial.action
             );
         }
     }

@@ -14,6 +14,7 @@ mod inbound;
 mod listener;
 mod log;
 mod peer;
+mod permit;
 mod scratch;
 mod socket;
 mod tls;
@@ -53,6 +54,8 @@ pub struct Shared {
     /// Connections at a time.
     pub max_connections: usize,
     lines: LineBudget,
+    /// Of their own, so that a client that is denied much hides nobody who comes and goes.
+    denials: LineBudget,
     open: AtomicUsize,
     refusing: AtomicUsize,
     all_closed: Notify,
@@ -75,6 +78,7 @@ impl Shared {
             publisher_stall,
             max_connections,
             lines: LineBudget::new(),
+            denials: LineBudget::new(),
             open: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             all_closed: Notify::new(),

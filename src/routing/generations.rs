@@ -65,6 +65,13 @@ impl Generations {
         counter.fetch_add(1, Ordering::Release);
     }
 
+    /// What every topic matches may have changed for reasons that do not lie in the trie.
+    pub fn all_changed(&self) {
+        for counter in &self.buckets {
+            counter.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// The stamp of the topic, to be kept beside a match: taken before matching, under the same read lock.
     pub fn stamp(&self, topic: &TopicName) -> Stamp {
         let bucket = self.bucket(first_level(topic.as_str()));

@@ -5,6 +5,7 @@
 //! [`Running::stop`] returns, every connection is closed.
 
 mod notify;
+mod reload;
 mod settings;
 
 use std::io;
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use self::notify::{State, notify};
 use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, SysReporter};
-use crate::config::{Config, Durability, ListenerKind, Problems};
+use crate::config::{Config, Durability, ListenerKind, Problems, Sources};
 use crate::net::{self, Inherited, ListenError, Listening, Shared, TlsError, Transport};
 use crate::session::Close;
 use crate::store::{MemoryStore, Store};
@@ -61,6 +62,8 @@ pub struct Running {
     listening: Vec<Listening>,
     tasks: Vec<JoinHandle<()>>,
     shutdown_timeout: Duration,
+    /// As it is in force.
+    config: Config,
 }
 
 /// Checks what the configuration refers to, without starting anything: certificates and keys. Blocks while it reads.
@@ -77,11 +80,12 @@ pub fn check(config: &Config) -> Vec<StartError> {
         .collect()
 }
 
-/// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT.
+/// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT. `sources` is
+/// where the configuration came from: at SIGHUP it is read again.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
     let workers = settings::workers(&config);
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -92,7 +96,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     runtime.block_on(async {
         // The listening loop itself runs on a worker, not on this thread.
         let mut inherited = Inherited::from_environment();
-        let running = start_inheriting(config, Arc::new(MemoryStore), &mut inherited).await?;
+        let mut running = start_inheriting(config, Arc::new(MemoryStore), &mut inherited).await?;
         for address in inherited.left() {
             tracing::warn!(
                 address,
@@ -100,7 +104,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
             );
         }
         notify(State::Ready);
-        let signal = wait_for_signal(&running).await;
+        let signal = wait_for_signal(&mut running, &Arc::new(sources)).await;
         notify(State::Stopping);
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;
@@ -133,10 +137,13 @@ async fn start_inheriting(
 ) -> Result<Running, StartError> {
     let now = Instant::now();
     let broker = Broker::new(settings::broker(&config), store, now);
-    let policy = Policy::load(&config).map_err(StartError::Auth)?;
+    let auth = Auth::new(Policy::load(&config).map_err(StartError::Auth)?);
+    if let Some(acl) = auth.acl() {
+        broker.set_rules(Some(acl));
+    }
     let shared = Shared::new(
         broker.clone(),
-        Auth::new(policy),
+        auth,
         config.limits.connect_timeout,
         config.limits.publisher_stall,
         settings::bound(config.limits.max_connections.into()),
@@ -165,7 +172,7 @@ async fn start_inheriting(
         tasks.push(tokio::spawn(publish_sys(broker.clone(), config.sys.interval)));
     }
     let shutdown_timeout = config.server.shutdown_timeout;
-    Ok(Running { broker, shared, listening, tasks, shutdown_timeout })
+    Ok(Running { broker, shared, listening, tasks, shutdown_timeout, config })
 }
 
 impl Running {
@@ -258,7 +265,7 @@ async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
 }
 
 /// Waits for a signal to end; reloads at SIGHUP until then.
-async fn wait_for_signal(running: &Running) -> &'static str {
+async fn wait_for_signal(running: &mut Running, sources: &Arc<Sources>) -> &'static str {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
@@ -269,7 +276,7 @@ async fn wait_for_signal(running: &Running) -> &'static str {
         tokio::select! {
             _ = terminate.recv() => return "SIGTERM",
             _ = interrupt.recv() => return "SIGINT",
-            _ = hang_up.recv() => running.reload(),
+            _ = hang_up.recv() => running.reread(sources).await,
         }
     }
 }

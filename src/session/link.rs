@@ -23,6 +23,8 @@ pub enum Close {
     KeepAliveTimeout,
     /// It has read nothing for `limits.write_timeout`.
     WriteTimeout,
+    /// Its client is no longer one that may be connected.
+    NotAuthorized,
     /// The broker stops.
     ServerShuttingDown,
     /// The broker stops and waits no longer: nothing more is written.

@@ -32,6 +32,7 @@ pub use queue::{Pushed, Queue, QueueBudget, QueueLimits, Queued};
 pub use window::{GroupNumber, InFlight, Phase, Window};
 
 use crate::codec::{AckKind, PacketId, QoS, ReasonCode};
+use crate::message::Message;
 
 /// Bounds that every session of a broker has in common.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +167,11 @@ impl Session {
     /// Messages waiting for the window.
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Drops the waiting messages that are not to be kept; how many those were. What is in flight stays.
+    pub fn retain_queued(&mut self, keep: impl FnMut(&Message) -> bool) -> u64 {
+        self.queue.retain(keep)
     }
 
     /// Messages dropped for this session, for one reason.

@@ -150,6 +150,21 @@ impl Queue {
         self.waiting.front()
     }
 
+    /// Drops every message that is not to be kept; how many those were.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Message) -> bool) -> u64 {
+        let before = self.waiting.len();
+        let mut cost = 0;
+        self.waiting.retain(|queued| {
+            let kept = keep(&queued.message);
+            if !kept {
+                cost += queued.message.cost();
+            }
+            kept
+        });
+        self.subtract_cost(cost);
+        (before - self.waiting.len()) as u64
+    }
+
     /// Drops the expired messages at the front; how many those were.
     fn drop_expired(&mut self, now: Instant) -> u32 {
         let mut dropped = 0;

@@ -7,6 +7,8 @@ mod support;
 
 mod flood;
 mod passwords;
+mod reload;
+mod rules;
 
 use std::fs;
 use std::io::Write;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use fulmar::auth::Identity;
 use fulmar::broker::{
     Accepted, Broker, Ending, NewConnection, Progress, Refusal, RetainedLimits, Routed, SessionHandle,
     Settings, SysReporter,
@@ -141,8 +142,13 @@ impl Bench {
     pub fn try_connect(&self, guest: &Guest) -> Result<Party, Refusal> {
         let wakes = Arc::new(Wakes::default());
         let connect = guest.packet();
-        let new =
-            NewConnection { connect: &connect, peer: None, waker: Waker::from(wakes.clone()), now: self.now };
+        let new = NewConnection {
+            connect: &connect,
+            identity: Arc::new(Identity::anonymous()),
+            peer: None,
+            waker: Waker::from(wakes.clone()),
+            now: self.now,
+        };
         let Accepted { handle, link, session_present, .. } = self.broker.connect(new)?;
         Ok(Party { broker: self.broker.clone(), handle, link, session_present, wakes, seen: 0 })
     }
@@ -415,7 +421,7 @@ impl Party {
             user_properties: Vec::new(),
             requests: vec![SubscriptionRequest { filter, options }],
         };
-        self.broker.subscribe(&self.handle, &subscribe).unwrap().0[0]
+        self.broker.subscribe(&self.handle, &subscribe).unwrap().reasons[0]
     }
 
     pub fn unsubscribe(&self, filter: &str) -> ReasonCode {

@@ -91,6 +91,21 @@ fn v5_mqtt_4_3_3_4_v311_mqtt_4_3_3_1_pubrec_is_answered_with_pubrel_of_the_same_
 }
 
 #[test]
+fn v5_mqtt_4_13_1_1_v311_mqtt_4_8_0_1_an_acknowledgement_of_the_wrong_kind_closes_the_connection() {
+    each(&Version::ALL, |version| {
+        for (qos, wrong) in [(1, pubrec as fn(u16) -> Ack), (1, pubcomp), (2, puback), (2, pubcomp)] {
+            let topic = unique("t");
+            let mut client = join(version);
+            client.subscribe(&topic, qos);
+            join(version).publish(&publish(&topic, "m").qos(qos, 1));
+            let packet_id = client.read_publish().packet_id;
+            client.send(&wrong(packet_id).bytes());
+            client.expect_error(&[0x82]);
+        }
+    });
+}
+
+#[test]
 fn v5_mqtt_4_4_0_2_v5_mqtt_4_3_3_4_a_refused_message_is_over() {
     let topic = unique("t");
     let persistent = connect(V5).client_id(unique("c")).persistent();

@@ -1,0 +1,114 @@
+//! Reading the configuration again while the broker runs: as a whole or not at all.
+//!
+//! Called at SIGHUP. Every file is read and checked first: the configuration, passwords, rules, certificates. If
+//! anything is wrong, everything stays as it was and a line for each mistake says where it is. Else who may enter and
+//! what they may do is swapped at once, and the log says what has changed, and what would only change at the next
+//! start. Who was let in by a password that is not in the file any more is sent away.
+
+use std::sync::Arc;
+
+use super::Running;
+use crate::auth::Policy;
+use crate::config::{Config, Problems, Sources, load};
+use crate::session::Close;
+
+/// What was read and found right.
+struct Reread {
+    config: Config,
+    policy: Policy,
+}
+
+impl Running {
+    /// Reads the sources again and puts in force what can be changed while running.
+    pub(super) async fn reread(&mut self, sources: &Arc<Sources>) {
+        let sources = sources.clone();
+        let read = tokio::task::spawn_blocking(move || read(&sources)).await;
+        match read {
+            Ok(Ok(Reread { config, policy })) => {
+                self.reload();
+                self.apply(config, policy);
+            }
+            Ok(Err(mistakes)) => {
+                for mistake in &mistakes {
+                    tracing::error!("nothing was reloaded, everything stays as it was: {mistake}");
+                }
+            }
+            Err(error) => tracing::error!(%error, "nothing was reloaded, everything stays as it was"),
+        }
+    }
+
+    /// Puts another configuration in force as far as that can be done while running: who may enter, and what they may
+    /// do. For programs that embed a broker; blocks while it reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// What is wrong; then everything stays as it was.
+    pub fn reconfigure(&mut self, config: Config) -> Result<(), Problems> {
+        let policy = Policy::load(&config)?;
+        self.apply(config, policy);
+        Ok(())
+    }
+
+    fn apply(&mut self, config: Config, policy: Policy) {
+        let changes = self.shared.auth.replace(policy);
+        if changes.rules {
+            self.broker.set_rules(self.shared.auth.acl());
+        }
+        let gone = &changes.users;
+        let ended = if gone.is_empty() {
+            0
+        } else {
+            self.broker.close_where(Close::NotAuthorized, |identity| {
+                identity.authenticator == "password-file"
+                    && identity.user.as_deref().is_some_and(|user| gone.contains(user))
+            })
+        };
+        let later = needs_a_start(&self.config, &config);
+        if !later.is_empty() {
+            tracing::warn!("{} changed; that takes effect at the next start", later.join(", "));
+        }
+        tracing::info!(connections_ended = ended, "reloaded: {changes}");
+        self.config = config;
+    }
+}
+
+fn read(sources: &Sources) -> Result<Reread, Vec<String>> {
+    let told = |problems: Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let config = load(sources).map_err(told)?;
+    let policy = Policy::load(&config).map_err(told)?;
+    let faults = super::check(&config);
+    if faults.is_empty() {
+        Ok(Reread { config, policy })
+    } else {
+        Err(faults.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// The sections that have changed and cannot be changed while running.
+fn needs_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
+    let doors = |config: &Config| {
+        let mut listeners = config.listeners.clone();
+        for listener in &mut listeners {
+            listener.allow_anonymous = true;
+            listener.authenticators.clear();
+        }
+        listeners
+    };
+    let hashing = |config: &Config| {
+        (config.auth.hashing_threads, config.auth.hashing_queue, config.auth.password_cache)
+    };
+    [
+        ("[[listeners]]", doors(old) != doors(new)),
+        ("[auth] hashing", hashing(old) != hashing(new)),
+        ("[limits]", old.limits != new.limits),
+        ("[session]", old.session != new.session),
+        ("[queue]", old.queue != new.queue),
+        ("[retained]", old.retained != new.retained),
+        ("[sys]", old.sys != new.sys),
+        ("[store]", old.store != new.store),
+        ("[log]", old.log != new.log),
+        ("[server]", old.server != new.server),
+    ]
+    .into_iter()
+    .filter_map(|(section, changed)| changed.then_some(section))
+    .collect()
+}
