@@ -108,6 +108,8 @@ pub struct Listener {
     pub socket_mode: u32,
     /// How long a TCP connection is silent before the kernel asks whether the other side is still there; zero: never.
     pub tcp_keepalive: Duration,
+    /// Every connection begins with a header of the PROXY protocol, and only `trusted_proxies` may connect.
+    pub proxy_protocol: bool,
     /// Proxies that are believed when they say whose connection they pass on.
     pub trusted_proxies: Vec<Network>,
 }
@@ -149,6 +151,7 @@ impl Default for Listener {
             socket_path: PathBuf::new(),
             socket_mode: 0o660,
             tcp_keepalive: Duration::from_secs(5 * 60),
+            proxy_protocol: false,
             trusted_proxies: Vec::new(),
         }
     }

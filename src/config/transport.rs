@@ -75,7 +75,7 @@ impl Default for WebSocket {
 const UNIX_KEYS: [&str; 2] = ["socket_path", "socket_mode"];
 
 /// The keys that mean nothing to them.
-const NETWORK_KEYS: [&str; 3] = ["address", "trusted_proxies", "tcp_keepalive"];
+const NETWORK_KEYS: [&str; 4] = ["address", "trusted_proxies", "proxy_protocol", "tcp_keepalive"];
 
 /// The keys that mean something to WebSocket alone.
 const WEBSOCKET_KEYS: [&str; 3] = ["websocket_path", "origins", "websocket_ping"];
@@ -125,6 +125,12 @@ pub(super) fn faults(
     } else {
         let stray = UNIX_KEYS.into_iter().filter(|key| is_set(key));
         faults.extend(stray.map(|key| (key, "only a listener of kind \"unix\" uses it")));
+    }
+    if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
+        faults.push((
+            "trusted_proxies",
+            "name the proxies: with proxy_protocol = true nobody else may connect",
+        ));
     }
     if !listener.kind.is_websocket() {
         let stray = WEBSOCKET_KEYS.into_iter().filter(|key| is_set(key));

@@ -169,9 +169,20 @@ pub(super) static TRANSPORT_KEYS: &[Key<Listener>] = &[
         },
     },
     Key {
+        name: "proxy_protocol",
+        doc: "Whether every connection begins with a header of the PROXY protocol, version 1 or 2, as HAProxy sends it \
+              with send-proxy or send-proxy-v2. Then only trusted_proxies may connect.",
+        zero: None,
+        shape: Shape::Boolean {
+            get: |listener| listener.proxy_protocol,
+            set: |listener, boolean| listener.proxy_protocol = boolean,
+        },
+    },
+    Key {
         name: "trusted_proxies",
         doc: "Addresses and networks of proxies that are believed when they say whose connection they pass on: \
-              X-Forwarded-For with WebSocket. From anybody else it is ignored.",
+              the PROXY protocol where proxy_protocol is on, X-Forwarded-For with WebSocket. From anybody else neither \
+              counts.",
         zero: None,
         shape: Shape::Texts {
             expects: "an address or a network such as \"10.0.0.0/8\", or a list of them",

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Shared;
+use super::peer::Peer;
 use super::tls::{Tls, TlsError};
 use crate::config::{self, Leniencies, Listener, ListenerKind, Network};
 
@@ -24,6 +25,8 @@ pub struct Entrance {
     pub shared: Arc<Shared>,
     /// What is spoken below MQTT.
     pub transport: Transport,
+    /// A header of the PROXY protocol comes first, and only proxies that are believed may connect.
+    pub proxy_protocol: bool,
     /// Proxies that are believed.
     pub trusted_proxies: Vec<Network>,
     /// What is forgiven.
@@ -56,6 +59,7 @@ impl Entrance {
         Ok(Arc::new(Self {
             name: listener.name.clone(),
             transport: Transport::load(listener)?,
+            proxy_protocol: listener.proxy_protocol,
             trusted_proxies: listener.trusted_proxies.clone(),
             leniencies: listener.leniencies,
             handshake_timeout: connect_timeout,
@@ -70,6 +74,12 @@ impl Entrance {
     pub fn is_full(&self) -> bool {
         self.shared.open() >= self.shared.max_connections
             || self.open.load(Ordering::Acquire) >= self.max_connections
+    }
+
+    /// Whether somebody is one of the proxies that are believed.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        let address = peer.address.map(|address| address.ip());
+        address.is_some_and(|address| self.trusted_proxies.iter().any(|proxies| proxies.contains(address)))
     }
 
     /// Certificates in use, if any.

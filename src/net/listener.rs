@@ -118,6 +118,9 @@ fn welcome(accepted: Accepted, entrance: &Arc<Entrance>) {
         }
     };
     match entrance.transport {
+        Transport::Plain if entrance.proxy_protocol => {
+            tokio::spawn(transport::serve_proxied(stream, arrival, open))
+        }
         Transport::Plain => tokio::spawn(handshake::serve(stream, arrival, open)),
         Transport::Tls(_) => tokio::spawn(transport::serve_tls(stream, arrival, open)),
         Transport::Ws(_) => tokio::spawn(transport::serve_ws(stream, arrival, open)),

@@ -15,6 +15,7 @@ mod listener;
 mod log;
 mod peer;
 mod permit;
+mod proxy;
 mod scratch;
 mod socket;
 mod tls;

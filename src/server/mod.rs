@@ -7,6 +7,7 @@
 mod notify;
 mod reload;
 mod settings;
+mod signals;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use self::notify::{State, notify};
+use self::signals::Signals;
 use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, SysReporter};
 use crate::config::{Config, Durability, ListenerKind, Problems, Sources};
@@ -95,6 +96,7 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
         .map_err(StartError::Runtime)?;
     runtime.block_on(async {
         // The listening loop itself runs on a worker, not on this thread.
+        let signals = Signals::new().map_err(StartError::Runtime)?;
         let mut inherited = Inherited::from_environment();
         let mut running = start_inheriting(config, Arc::new(MemoryStore), &mut inherited).await?;
         for address in inherited.left() {
@@ -104,7 +106,7 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
             );
         }
         notify(State::Ready);
-        let signal = wait_for_signal(&mut running, &Arc::new(sources)).await;
+        let signal = signals.obey(&mut running, &Arc::new(sources)).await;
         notify(State::Stopping);
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;
@@ -261,23 +263,6 @@ async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
     loop {
         ticks.tick().await;
         reporter.publish(&broker, Instant::now());
-    }
-}
-
-/// Waits for a signal to end; reloads at SIGHUP until then.
-async fn wait_for_signal(running: &mut Running, sources: &Arc<Sources>) -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("cannot listen for signals; end the process with SIGKILL");
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return "SIGTERM",
-            _ = interrupt.recv() => return "SIGINT",
-            _ = hang_up.recv() => running.reread(sources).await,
-        }
     }
 }
 
