@@ -7,18 +7,22 @@
 //! thread that serves clients.
 
 pub mod acl;
+mod certificate;
 mod changes;
 mod hashing;
+pub mod jwt;
 mod password;
 mod password_file;
 mod policy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::RwLock;
 use thiserror::Error;
 
+pub use certificate::{CertificateNames, user_of};
 pub use changes::Changes;
 pub use password::{Password, PasswordError};
 pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
@@ -26,6 +30,7 @@ pub use policy::Policy;
 
 use self::acl::Acl;
 use self::hashing::{Hashing, Verdict};
+use self::jwt::{TokenError, Tokens};
 use crate::config::DeniedPublish;
 
 /// What is known of a client when it asks to be let in.
@@ -37,6 +42,8 @@ pub struct Credentials<'a> {
     pub username: Option<&'a str>,
     /// The Password, if there is one.
     pub password: Option<&'a [u8]>,
+    /// The names in the certificate it showed, if TLS has verified one.
+    pub certificate: Option<CertificateNames<'a>>,
     /// Where it really comes from, if that is known.
     pub address: Option<SocketAddr>,
 }
@@ -55,6 +62,10 @@ pub struct Identity {
     pub user: Option<Arc<str>>,
     /// The groups it is in by word of the authenticator.
     pub groups: Box<[Arc<str>]>,
+    /// Rules of its own, in place of all others.
+    pub rules: Option<Arc<Acl>>,
+    /// When it is not known any more who it is.
+    pub expires: Option<Instant>,
     /// Who found out.
     pub authenticator: &'static str,
 }
@@ -62,12 +73,17 @@ pub struct Identity {
 impl Identity {
     /// A client that nobody asked who it is.
     pub fn anonymous() -> Self {
-        Self { user: None, groups: Box::default(), authenticator: "anonymous" }
+        Self { user: None, groups: Box::default(), rules: None, expires: None, authenticator: "anonymous" }
     }
 
     /// A user without groups.
     pub fn of_user(user: &str, authenticator: &'static str) -> Self {
-        Self { user: Some(user.into()), groups: Box::default(), authenticator }
+        Self { user: Some(user.into()), authenticator, ..Self::anonymous() }
+    }
+
+    /// Whether the same may be done by both.
+    pub fn has_rights_of(&self, other: &Self) -> bool {
+        self.user == other.user && self.groups == other.groups && self.rules == other.rules
     }
 }
 
@@ -93,6 +109,9 @@ pub enum Why {
     /// No authenticator takes what it says.
     #[error("no authenticator takes credentials of this kind")]
     Unknown,
+    /// Its token is refused.
+    #[error("the token is refused: {0}")]
+    Token(TokenError),
     /// Too many logins wait already.
     #[error("auth.hashing_queue logins wait already")]
     Busy,
@@ -112,6 +131,9 @@ enum Answer {
 #[derive(Debug)]
 enum Authenticator {
     PasswordFile(Arc<PasswordFile>),
+    Jwt(Arc<Tokens>),
+    /// With the template of user names.
+    Certificate(Arc<str>),
 }
 
 /// See the module. Shared by all connections.
@@ -156,21 +178,24 @@ impl Auth {
     ) -> Result<Identity, Refused> {
         let policy = self.policy.read().clone();
         let door = policy.door(listener);
-        if credentials.are_missing() || (door.authenticators.is_empty() && door.allow_anonymous) {
-            return if door.allow_anonymous {
-                Ok(Identity::anonymous())
-            } else {
-                Err(Refused { authenticator: "anonymous", why: Why::Anonymous })
-            };
-        }
+        let says_nothing = credentials.are_missing();
         for authenticator in &door.authenticators {
+            if says_nothing && !authenticator.needs_no_words() {
+                continue;
+            }
             match authenticator.ask(&credentials, &self.hashing).await {
                 Answer::Yes(identity) => return Ok(identity),
                 Answer::No(why) => return Err(Refused { authenticator: authenticator.name(), why }),
                 Answer::NotMine => {}
             }
         }
-        Err(Refused { authenticator: "none", why: Why::Unknown })
+        match (says_nothing, door.allow_anonymous) {
+            (true, true) => Ok(Identity::anonymous()),
+            (true, false) => Err(Refused { authenticator: "anonymous", why: Why::Anonymous }),
+            // Where nobody is asked, it does not matter what a client says.
+            (false, true) if door.authenticators.is_empty() => Ok(Identity::anonymous()),
+            (false, _) => Err(Refused { authenticator: "none", why: Why::Unknown }),
+        }
     }
 }
 
@@ -179,11 +204,33 @@ impl Authenticator {
     fn name(&self) -> &'static str {
         match self {
             Self::PasswordFile(_) => "password-file",
+            Self::Jwt(_) => "jwt",
+            Self::Certificate(_) => "certificate",
+        }
+    }
+
+    /// Whether it can know a client that has sent neither user name nor password.
+    fn needs_no_words(&self) -> bool {
+        match self {
+            Self::Certificate(_) => true,
+            Self::PasswordFile(_) | Self::Jwt(_) => false,
         }
     }
 
     async fn ask(&self, credentials: &Credentials<'_>, hashing: &Hashing) -> Answer {
         match self {
+            Self::Jwt(tokens) => {
+                let given = credentials.password.unwrap_or_default();
+                match tokens.check(given, SystemTime::now(), Instant::now()) {
+                    Some(Ok(identity)) => Answer::Yes(identity),
+                    Some(Err(error)) => Answer::No(Why::Token(error)),
+                    None => Answer::NotMine,
+                }
+            }
+            Self::Certificate(template) => {
+                let user = credentials.certificate.and_then(|names| user_of(template, &names));
+                user.map_or(Answer::NotMine, |user| Answer::Yes(Identity::of_user(&user, self.name())))
+            }
             Self::PasswordFile(file) => {
                 let Some(user) = credentials.username else { return Answer::NotMine };
                 // Without a password there is nothing to be right; it is hashed all the same.
@@ -203,7 +250,7 @@ impl Authenticator {
 mod tests {
     use super::*;
     use crate::config::{AuthenticatorKind, Config, Listener};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const USERS: &str =
         "alice:$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$8HwZdQx1hBJcZkN1mHPZTOJDkBi6Yv4M1ljXSc9M4Kc\n";
@@ -215,12 +262,12 @@ mod tests {
         let listener =
             Listener { allow_anonymous, authenticators: kinds.to_vec(), ..Listener::tcp("door", address) };
         let config = Config { listeners: vec![listener], ..Config::default() };
-        Auth::new(Policy::new(&config, Some(Arc::new(users)), None))
+        Auth::new(Policy::new(&config, Some(Arc::new(users)), None, None))
     }
 
     fn ask(auth: &Auth, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Why> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let credentials = Credentials { client_id: "c", username, password, address: None };
+        let credentials = Credentials { client_id: "c", username, password, ..Credentials::default() };
         let answer = runtime.block_on(auth.authenticate("door", credentials));
         answer.map(|identity| identity.user.map(|user| user.to_string())).map_err(|refused| refused.why)
     }

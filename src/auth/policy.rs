@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::Authenticator;
 use super::acl::{Acl, parse_mosquitto};
+use super::jwt::{Keys, KeysError, Tokens};
 use super::password_file::{PasswordFile, PasswordFileError};
 use crate::config::{self, AuthenticatorKind, Config, Fault, Place, Problem, Problems};
 
@@ -56,6 +57,17 @@ impl Policy {
                 Err(error) => problems.push(problem(path, error)),
             }
         }
+        let mut tokens = None;
+        let path = &config.auth.jwt.keys;
+        if !path.as_os_str().is_empty() {
+            match Keys::read(path) {
+                Ok(keys) => tokens = Some(Arc::new(Tokens::new(keys, config.auth.jwt.clone()))),
+                Err(KeysError::Key { fault, .. }) => problems.push(unreadable(path, fault)),
+                Err(KeysError::Unreadable { error, .. }) => {
+                    problems.push(unreadable(path, format!("the keys cannot be read: {error}")));
+                }
+            }
+        }
         let mut parts = vec![config.acl.clone()];
         let path = &config.auth.acl_file;
         if !path.as_os_str().is_empty() {
@@ -66,14 +78,27 @@ impl Policy {
         }
         let acl = Arc::new(Acl::new(parts));
         let acl = (!acl.is_empty()).then_some(acl);
-        if problems.is_empty() { Ok(Self::new(config, passwords, acl)) } else { Err(Problems(problems)) }
+        if problems.is_empty() {
+            Ok(Self::new(config, passwords, tokens, acl))
+        } else {
+            Err(Problems(problems))
+        }
     }
 
     /// From files that were read.
-    pub(super) fn new(config: &Config, passwords: Option<Arc<PasswordFile>>, acl: Option<Arc<Acl>>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        passwords: Option<Arc<PasswordFile>>,
+        tokens: Option<Arc<Tokens>>,
+        acl: Option<Arc<Acl>>,
+    ) -> Self {
         let authenticator = |kind: &AuthenticatorKind| match kind {
             // The configuration makes sure that there is one.
             AuthenticatorKind::PasswordFile => passwords.clone().map(Authenticator::PasswordFile),
+            AuthenticatorKind::Certificate => {
+                Some(Authenticator::Certificate(config.auth.certificate_user.as_str().into()))
+            }
+            AuthenticatorKind::Jwt => tokens.clone().map(Authenticator::Jwt),
         };
         let doors = config.listeners.iter().map(|listener| {
             let own = &listener.authenticators;
@@ -108,6 +133,10 @@ fn read_rules(path: &Path) -> Result<config::Acl, Problems> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| wrong(None, format!("the file of rules cannot be read: {error}")))?;
     parse_mosquitto(&name, &text).map_err(|error| wrong(Some(error.line), error.fault))
+}
+
+fn unreadable(path: &Path, fault: String) -> Problem {
+    Problem { place: Place { name: path.display().to_string(), line: None }, fault: Fault::Unreadable(fault) }
 }
 
 fn problem(path: &Path, error: PasswordFileError) -> Problem {

@@ -108,7 +108,8 @@ impl Broker {
         client_id: &str,
         address: Option<IpAddr>,
     ) -> Option<Arc<Permissions>> {
-        let acl = self.rules.acl.read().clone()?;
+        let own = identity.and_then(|identity| identity.rules.clone());
+        let acl = own.or_else(|| self.rules.acl.read().clone())?;
         let (user, groups) = match identity {
             Some(identity) => (identity.user.as_deref(), &*identity.groups),
             None => (None, &[][..]),
@@ -124,9 +125,19 @@ impl Broker {
         address: Option<IpAddr>,
         permissions: Option<Arc<Permissions>>,
     ) -> Vec<FilterId> {
+        if identity.rules.is_some() {
+            // From now on there are rules.
+            let _: Result<u64, u64> =
+                self.rules.changes.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+        }
         // Who is nobody in particular needs no place.
         let identity = identity.user.is_some().then(|| identity.clone());
-        let is_same = state.identity == identity && state.address == address;
+        let same_rights = match (&state.identity, &identity) {
+            (Some(old), Some(new)) => old.has_rights_of(new),
+            (None, None) => true,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        let is_same = same_rights && state.address == address;
         state.identity = identity;
         state.address = address;
         state.permissions = permissions;

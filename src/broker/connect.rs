@@ -184,7 +184,12 @@ impl Broker {
         }
         let will_of_old = state.will.take();
         let old_link_lives = state.session.link.is_some();
-        for key in [state.keep_alive.take(), state.expiry.take(), state.will_due.take()] {
+        for key in [
+            state.keep_alive.take(),
+            state.proof_ends.take().map(|key| *key),
+            state.expiry.take(),
+            state.will_due.take(),
+        ] {
             self.remove_deadline(key);
         }
         state.takeovers = takeovers;
@@ -195,6 +200,10 @@ impl Broker {
         if let Some(allowed) = silence_allowed {
             let deadline = Deadline::KeepAlive(Arc::downgrade(&handle), link_id);
             state.keep_alive = Some(self.add_deadline(new.now + allowed, deadline));
+        }
+        if let Some(expires) = new.identity.expires {
+            let deadline = Deadline::Identity(Arc::downgrade(&handle), link_id);
+            state.proof_ends = Some(Box::new(self.add_deadline(expires, deadline)));
         }
         handle.note_load(&state);
         state.stored |= lifetime != Lifetime::Connection;

@@ -38,6 +38,7 @@ impl Broker {
         }
         self.connected.fetch_sub(1, Ordering::Relaxed);
         self.remove_deadline(state.keep_alive.take());
+        self.remove_deadline(state.proof_ends.take().map(|key| *key));
         if let Ending::Disconnect { discard_will, session_expiry_interval } = ending {
             if discard_will {
                 state.will = None;
@@ -97,7 +98,12 @@ impl Broker {
         let subscriptions = std::mem::take(&mut state.subscriptions);
         let groups = std::mem::take(&mut state.groups);
         let will = state.will.take();
-        for key in [state.keep_alive.take(), state.expiry.take(), state.will_due.take()] {
+        for key in [
+            state.keep_alive.take(),
+            state.proof_ends.take().map(|key| *key),
+            state.expiry.take(),
+            state.will_due.take(),
+        ] {
             self.remove_deadline(key);
         }
         state.replays.clear();
@@ -174,6 +180,17 @@ impl Broker {
         } else {
             state.keep_alive = Some(self.add_deadline(due, Deadline::KeepAlive(weak.clone(), id)));
         }
+    }
+
+    /// Ends a connection whose client has proved who it is only until now.
+    pub(super) fn end_expired(&self, weak: &Weak<SessionHandle>, id: LinkId) {
+        let Some(handle) = weak.upgrade() else { return };
+        let mut state = handle.lock();
+        let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
+        let waker = link.request_close(Close::Expired);
+        state.proof_ends = None;
+        drop(state);
+        waker.into_iter().for_each(std::task::Waker::wake);
     }
 
     /// Ends a connection whose client has read nothing for `limits.write_timeout`.

@@ -56,6 +56,8 @@ pub struct SessionState {
     pub replays: BTreeMap<FilterId, Replay>,
     /// When its keep alive is to be looked at.
     pub keep_alive: Option<DeadlineKey>,
+    /// When what its client proved expires.
+    pub proof_ends: Option<Box<DeadlineKey>>,
     /// When it expires, or its Will is to be published; only while it is not connected.
     pub expiry: Option<DeadlineKey>,
     /// See `expiry`.
@@ -153,6 +155,7 @@ impl SessionHandle {
                 will: None,
                 replays: BTreeMap::new(),
                 keep_alive: None,
+                proof_ends: None,
                 expiry: None,
                 will_due: None,
                 identity: None,

@@ -106,6 +106,8 @@ enum Deadline {
     KeepAlive(Weak<SessionHandle>, LinkId),
     /// Look whether a client has read nothing for too long.
     Blocked(Weak<SessionHandle>, LinkId),
+    /// End a connection whose client has proved who it is only until now.
+    Identity(Weak<SessionHandle>, LinkId),
     /// End a session that nobody came back to.
     SessionExpiry(Weak<SessionHandle>),
     /// Publish a Will whose delay has passed.
@@ -189,6 +191,7 @@ impl Broker {
             match deadline {
                 Deadline::KeepAlive(handle, link) => self.check_keep_alive(&handle, link, now),
                 Deadline::Blocked(handle, link) => self.check_blocked(&handle, link, now),
+                Deadline::Identity(handle, link) => self.end_expired(&handle, link),
                 Deadline::SessionExpiry(handle) => self.expire_session(&handle, now),
                 Deadline::Will(handle) => self.publish_due_will(&handle, now),
                 Deadline::RetainedExpiry(message) => self.expire_retained(&message),

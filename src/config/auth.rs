@@ -17,6 +17,10 @@ pub struct Auth {
     pub authenticators: Vec<AuthenticatorKind>,
     /// User names and hashed passwords; empty: none.
     pub password_file: PathBuf,
+    /// How a client's certificate becomes a user name.
+    pub certificate_user: String,
+    /// What tokens are judged by.
+    pub jwt: Jwt,
     /// Rules beside those of the configuration; empty: none.
     pub acl_file: PathBuf,
     /// What happens to a 3.x client that publishes where it may not.
@@ -34,6 +38,8 @@ impl Default for Auth {
         Self {
             authenticators: Vec::new(),
             password_file: PathBuf::new(),
+            certificate_user: "%cn".to_owned(),
+            jwt: Jwt::default(),
             acl_file: PathBuf::new(),
             denied_publish: DeniedPublish::Ignore,
             hashing_threads: None,
@@ -52,16 +58,47 @@ pub enum DeniedPublish {
     Close,
 }
 
+/// What tokens are judged by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jwt {
+    /// The keys that verify them; empty: none.
+    pub keys: PathBuf,
+    /// Claims that must be there, as `name`, or have a value, as `name=value`.
+    pub require: Vec<String>,
+    /// The claim that names the user.
+    pub user_claim: String,
+    /// The claim that names the user's groups.
+    pub groups_claim: String,
+    /// The claim that holds rules.
+    pub acl_claim: String,
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self {
+            keys: PathBuf::new(),
+            require: vec!["exp".to_owned()],
+            user_claim: "sub".to_owned(),
+            groups_claim: "groups".to_owned(),
+            acl_claim: "acl".to_owned(),
+        }
+    }
+}
+
 /// A way to find out who a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthenticatorKind {
     /// User name and password, against `auth.password_file`.
     PasswordFile,
+    /// A signed token in the password.
+    Jwt,
+    /// The certificate that a client showed to TLS.
+    Certificate,
 }
 
 impl AuthenticatorKind {
     /// The words of all of them.
-    pub(super) const ALL_WORDS: &'static [&'static str] = &["password-file"];
+    pub(super) const ALL_WORDS: &'static [&'static str] = &["password-file", "jwt", "certificate"];
 
     /// Those of a list of words.
     pub(super) fn list(words: &[&str]) -> Vec<Self> {
@@ -143,6 +180,14 @@ fn asked<'a>(own: &'a [AuthenticatorKind], auth: &'a Auth) -> &'a [Authenticator
 /// What these authenticators lack.
 fn needs(kinds: &[AuthenticatorKind], auth: &Auth) -> impl Iterator<Item = Fault> {
     kinds.iter().filter_map(|kind| match kind {
+        AuthenticatorKind::Certificate => None,
+        AuthenticatorKind::Jwt => auth.jwt.keys.as_os_str().is_empty().then(|| Fault::Missing {
+            key: "auth.jwt_keys".to_owned(),
+            expectation:
+                "the authenticator \"jwt\" needs the keys that verify tokens: write for instance jwt_keys = \
+                          \"keys.json\" in [auth]"
+                    .to_owned(),
+        }),
         AuthenticatorKind::PasswordFile => {
             auth.password_file.as_os_str().is_empty().then(|| Fault::Missing {
                 key: "auth.password_file".to_owned(),

@@ -525,6 +525,7 @@ mod tests {
                 words().into_iter().find(|word| *word != get(&defaults)).unwrap().to_owned()
             }
             Shape::Words { words, .. } => words.join(","),
+            Shape::Text { .. } if key.name == "auth.certificate_user" => "%dns".to_owned(),
             Shape::Text { .. } | Shape::Texts { .. } => "trace".to_owned(),
         }
     }

@@ -462,7 +462,7 @@ macro_rules! words {
     };
 }
 
-words!(AuthenticatorKind { PasswordFile = "password-file" });
+words!(AuthenticatorKind { PasswordFile = "password-file", Jwt = "jwt", Certificate = "certificate" });
 words!(DeniedPublish { Ignore = "ignore", Close = "close" });
 words!(AclAction { Allow = "allow", Deny = "deny" });
 words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });

@@ -186,6 +186,7 @@ impl Failure {
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
             Self::Close(Close::TakenOver) => ReasonCode::SessionTakenOver,
             Self::Close(Close::KeepAliveTimeout) => ReasonCode::KeepAliveTimeout,
+            Self::Close(Close::Expired) => ReasonCode::MaximumConnectTime,
             Self::Close(Close::NotAuthorized) => ReasonCode::NotAuthorized,
             Self::Close(Close::WriteTimeout) => ReasonCode::QuotaExceeded,
             Self::Close(Close::ServerShuttingDown | Close::Aborted) => ReasonCode::ServerShuttingDown,
@@ -265,7 +266,7 @@ impl Failure {
 /// What a client that nobody knows is told; in 3.x this becomes a return code.
 fn reason_of(why: Why) -> ReasonCode {
     match why {
-        Why::WrongCredentials => ReasonCode::BadUserNameOrPassword,
+        Why::WrongCredentials | Why::Token(_) => ReasonCode::BadUserNameOrPassword,
         Why::Anonymous | Why::Unknown => ReasonCode::NotAuthorized,
         Why::Busy | Why::TooLate => ReasonCode::ServerBusy,
     }
@@ -276,6 +277,7 @@ fn close_text(close: Close) -> &'static str {
         Close::TakenOver => "another connection took the session over",
         Close::KeepAliveTimeout => "nothing came for one and a half times its keep alive",
         Close::WriteTimeout => "it has read nothing for limits.write_timeout",
+        Close::Expired => "its token has expired",
         Close::NotAuthorized => "its user was removed or has another password",
         Close::ServerShuttingDown => "the broker stops",
         Close::Aborted => "the broker stops and did not wait any longer",

@@ -21,7 +21,8 @@ use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
-use crate::auth::{Credentials, Identity, Refused, Why};
+use super::tls::{Certificate, ClientCertificate};
+use crate::auth::{CertificateNames, Credentials, Identity, Refused, Why};
 use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, Refusal};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
@@ -121,7 +122,8 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     buffer: &[u8],
     length: usize,
 ) -> Result<Box<Started<S>>, (S, Failure)> {
-    let peer = peer.address;
+    let Peer { address: peer, certificate } = peer;
+    let peer = *peer;
     let (frame, behind) = buffer.split_at(length.min(buffer.len()));
     let connect = match decode_connect(frame) {
         Ok(connect) => connect,
@@ -132,7 +134,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     if connect.properties.authentication_method.is_some() {
         return Err((stream, Failure::Refused(Refusal::AuthenticationMethod)));
     }
-    let identity = match authenticate(entrance, peer, &connect).await {
+    let identity = match authenticate(entrance, peer, certificate.as_deref(), &connect).await {
         Ok(identity) => Arc::new(identity),
         Err(refused) => {
             broker.counters.add(Counter::LoginsRefused, 1);
@@ -191,18 +193,30 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
 async fn authenticate(
     entrance: &Entrance,
     peer: Option<SocketAddr>,
+    certificate: Option<&ClientCertificate>,
     connect: &Connect<'_>,
 ) -> Result<Identity, Refused> {
     let credentials = Credentials {
         client_id: connect.client_id,
         username: connect.username,
         password: connect.password,
+        certificate: certificate.map(names_of),
         address: peer,
     };
     let known = entrance.shared.auth.authenticate(&entrance.name, credentials);
     let known = tokio::time::timeout(entrance.connect_timeout, known);
     let late = Refused { authenticator: "none", why: Why::TooLate };
     known.await.unwrap_or(Err(late))
+}
+
+fn names_of(shown: &ClientCertificate) -> CertificateNames<'_> {
+    let Certificate { common_name, alternative_names, .. } = &shown.certificate;
+    CertificateNames {
+        common_name: common_name.as_deref(),
+        dns: alternative_names.dns.first().map(String::as_str),
+        email: alternative_names.emails.first().map(String::as_str),
+        uri: alternative_names.uris.first().map(String::as_str),
+    }
 }
 
 /// Who somebody claims to be, for the log; not longer than a line can bear.

@@ -23,6 +23,8 @@ pub enum Close {
     KeepAliveTimeout,
     /// It has read nothing for `limits.write_timeout`.
     WriteTimeout,
+    /// What its client proved has expired.
+    Expired,
     /// Its client is no longer one that may be connected.
     NotAuthorized,
     /// The broker stops.

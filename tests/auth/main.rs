@@ -5,10 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod certified;
 mod flood;
 mod passwords;
 mod reload;
 mod rules;
+mod tokens;
 
 use std::fs;
 use std::io::Write;
