@@ -122,8 +122,6 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     buffer: &[u8],
     length: usize,
 ) -> Result<Box<Started<S>>, (S, Failure)> {
-    let Peer { address: peer, certificate } = peer;
-    let peer = *peer;
     let (frame, behind) = buffer.split_at(length.min(buffer.len()));
     let connect = match decode_connect(frame) {
         Ok(connect) => connect,
@@ -134,7 +132,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     if connect.properties.authentication_method.is_some() {
         return Err((stream, Failure::Refused(Refusal::AuthenticationMethod)));
     }
-    let identity = match authenticate(entrance, peer, certificate.as_deref(), &connect).await {
+    let identity = match authenticate(entrance, peer, &connect).await {
         Ok(identity) => Arc::new(identity),
         Err(refused) => {
             broker.counters.add(Counter::LoginsRefused, 1);
@@ -142,6 +140,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let now = Instant::now();
+    let peer = peer.address;
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
         Poll::Ready(broker.connect(NewConnection {
@@ -190,18 +189,19 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Finds out who sent a CONNECT.
-async fn authenticate(
-    entrance: &Entrance,
-    peer: Option<SocketAddr>,
-    certificate: Option<&ClientCertificate>,
-    connect: &Connect<'_>,
-) -> Result<Identity, Refused> {
+async fn authenticate(entrance: &Entrance, peer: &Peer, connect: &Connect<'_>) -> Result<Identity, Refused> {
+    // What a proxy says of a certificate is all that is known of it.
+    let proxied = || {
+        peer.proxied_name
+            .as_deref()
+            .map(|name| CertificateNames { common_name: Some(name), ..CertificateNames::default() })
+    };
     let credentials = Credentials {
         client_id: connect.client_id,
         username: connect.username,
         password: connect.password,
-        certificate: certificate.map(names_of),
-        address: peer,
+        certificate: peer.certificate.as_deref().map(names_of).or_else(proxied),
+        address: peer.address,
     };
     let known = entrance.shared.auth.authenticate(&entrance.name, credentials);
     let known = tokio::time::timeout(entrance.connect_timeout, known);
