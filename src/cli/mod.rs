@@ -141,7 +141,7 @@ fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {
     let listeners: Vec<_> = config
         .listeners
         .iter()
-        .map(|listener| format!("{} on {} ({})", listener.name, listener.address, listener.kind))
+        .map(|listener| format!("{} on {} ({})", listener.name, listener.place(), listener.kind))
         .collect();
     writeln!(std::io::stdout(), "{what} is good; it would listen as {}", listeners.join(", "))?;
     Ok(())

@@ -7,12 +7,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ::config::{Map, Value, ValueKind};
 
-use super::Listener;
 use super::key::Key;
 use super::load::{LISTENERS, Loader, TomlFile};
 use super::problem::{Fault, Place, closest};
 use super::table::listener_keys;
 use super::transport;
+use super::{Listener, ListenerKind};
 
 impl Loader {
     /// Reads the list; what is wrong with any of them is told.
@@ -58,7 +58,7 @@ impl Loader {
                 }
             }
         }
-        if !table.contains_key("address") {
+        if !table.contains_key("address") && listener.kind != ListenerKind::Unix {
             let expectation = "write where to listen, such as address = \"127.0.0.1:1883\"".to_owned();
             let key = format!("{path}.address");
             self.report(file.place(path), Fault::Missing { key, expectation });
@@ -87,7 +87,7 @@ impl Loader {
 
     /// What is right key by key and may still be wrong: taken twice.
     fn check_listener(&mut self, place: Place, path: &str, listener: &Listener) {
-        let address = listener.address;
+        let place_taken = listener.place();
         let twins = self.config.listeners.iter().enumerate();
         let faults: Vec<_> = twins
             .flat_map(|(index, other)| {
@@ -95,8 +95,8 @@ impl Loader {
                     .then(|| format!("{path}: {LISTENERS}[{index}] has the same name {:?}", other.name));
                 let overlap = overlaps(other, listener).then(|| {
                     format!(
-                        "{path}.address: {address} is taken by {LISTENERS}[{index}], which listens on {}",
-                        other.address
+                        "{path}: {place_taken} is taken by {LISTENERS}[{index}], which listens on {}",
+                        other.place()
                     )
                 });
                 [name, overlap]
@@ -111,9 +111,14 @@ impl Loader {
 
 /// Whether two listeners cannot both be bound: the same port on the same address, or on one and on all.
 fn overlaps(left: &Listener, right: &Listener) -> bool {
+    if left.kind == ListenerKind::Unix || right.kind == ListenerKind::Unix {
+        return left.kind == right.kind && left.socket_path == right.socket_path;
+    }
     let (left, right) = (left.address, right.address);
+    let is_every = |address: SocketAddr| address.ip().is_unspecified();
+    // Every address of IPv6 is every one of IPv4, too.
+    let covers = |one: SocketAddr, other: SocketAddr| is_every(one) && (one.is_ipv6() || other.is_ipv4());
     left.port() != 0
         && left.port() == right.port()
-        && left.is_ipv4() == right.is_ipv4()
-        && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
+        && (left.ip() == right.ip() || covers(left, right) || covers(right, left))
 }

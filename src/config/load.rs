@@ -452,7 +452,7 @@ mod tests {
                  [[listeners]]\naddress = \"0.0.0.0:1883\"\nallow_anonymous = true\n\
                  [[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:1884\"\n",
                 &[
-                    ":4: listeners[1].address: 0.0.0.0:1883 is taken by listeners[0], which listens on 127.0.0.1:1883",
+                    ":4: listeners[1]: 0.0.0.0:1883 is taken by listeners[0], which listens on 127.0.0.1:1883",
                     ":7: listeners[2]: listeners[0] has the same name \"a\"",
                 ],
             ),

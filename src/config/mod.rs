@@ -88,7 +88,7 @@ pub struct Listener {
     pub name: String,
     /// What is spoken below MQTT.
     pub kind: ListenerKind,
-    /// Where it listens; port 0 takes a free one.
+    /// Where it listens, unless it is of kind `unix`; port 0 takes a free one.
     pub address: SocketAddr,
     /// Whether clients without credentials may connect. Off loopback this must have been said explicitly.
     pub allow_anonymous: bool,
@@ -102,6 +102,14 @@ pub struct Listener {
     pub tls: Tls,
     /// Of kinds `ws` and `wss`: where and for whom.
     pub websocket: WebSocket,
+    /// Of kind `unix`: the file of the socket; empty elsewhere.
+    pub socket_path: PathBuf,
+    /// Of kind `unix`: who may connect, as the permissions of that file.
+    pub socket_mode: u32,
+    /// How long a TCP connection is silent before the kernel asks whether the other side is still there; zero: never.
+    pub tcp_keepalive: Duration,
+    /// Every connection begins with a header of the PROXY protocol, and only `trusted_proxies` may connect.
+    pub proxy_protocol: bool,
     /// Proxies that are believed when they say whose connection they pass on.
     pub trusted_proxies: Vec<Network>,
 }
@@ -115,6 +123,16 @@ impl Listener {
     /// The same over WebSocket, at `/mqtt`, as for `--ws-port`.
     pub fn websocket(name: &str, address: SocketAddr) -> Self {
         Self { kind: ListenerKind::Ws, ..Self::tcp(name, address) }
+    }
+
+    /// Where it listens, for people: an address or a path.
+    pub fn place(&self) -> String {
+        match self.kind {
+            ListenerKind::Unix => self.socket_path.display().to_string(),
+            ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Ws | ListenerKind::Wss => {
+                self.address.to_string()
+            }
+        }
     }
 }
 
@@ -130,6 +148,10 @@ impl Default for Listener {
             leniencies: Leniencies::default(),
             tls: Tls::default(),
             websocket: WebSocket::default(),
+            socket_path: PathBuf::new(),
+            socket_mode: 0o660,
+            tcp_keepalive: Duration::from_secs(5 * 60),
+            proxy_protocol: false,
             trusted_proxies: Vec::new(),
         }
     }
@@ -146,6 +168,8 @@ pub enum ListenerKind {
     Ws,
     /// MQTT in WebSocket in TLS.
     Wss,
+    /// MQTT straight over a Unix socket.
+    Unix,
 }
 
 /// Faults of clients that a listener forgives; each offender is logged once per connection.

@@ -4,6 +4,7 @@
 //! To add a key: a field with its default in `mod.rs`, a row here, and the example written anew (see
 //! `example.rs`). The macros tie a row's name to its field, so the two cannot drift apart.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -366,23 +367,23 @@ static LISTENER_KEYS: &[Key<Listener>] = &[
     },
     Key {
         name: "kind",
-        doc: "What is spoken below MQTT: nothing but TCP, TLS, WebSocket, or WebSocket in TLS.",
+        doc: "What is spoken below MQTT: nothing but TCP, TLS, WebSocket, WebSocket in TLS, or a Unix socket.",
         zero: None,
         shape: Shape::Choice {
             words: ListenerKind::words,
-            later: &["unix"],
+            later: &[],
             get: |listener| listener.kind.word(),
             set: |listener, word| choose(&mut listener.kind, word),
         },
     },
     Key {
         name: "address",
-        doc: "Where it listens. Port 0 takes a free port. Required.",
+        doc: "Where it listens; a port alone means all addresses, of IPv4 and IPv6. Port 0 takes a free port. Required.",
         zero: None,
         shape: Shape::Text {
-            expects: "an IP address and a port, such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\"",
+            expects: "an IP address and a port, such as \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::1]:1883\", or \":1883\"",
             get: |listener| listener.address.to_string(),
-            set: |listener, text| text.parse().map(|address| listener.address = address).is_ok(),
+            set: |listener, text| parse_address(text).map(|address| listener.address = address).is_some(),
         },
     },
     Key {
@@ -466,7 +467,7 @@ words!(DeniedPublish { Ignore = "ignore", Close = "close" });
 words!(AclAction { Allow = "allow", Deny = "deny" });
 words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });
 words!(AclWho { Anyone = "anyone", Identified = "identified", Anonymous = "anonymous" });
-words!(ListenerKind { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss" });
+words!(ListenerKind { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss", Unix = "unix" });
 words!(TlsVersion { V1_2 = "1.2", V1_3 = "1.3" });
 words!(ClientCertificates { None = "none", Optional = "optional", Required = "required" });
 words!(SharedStrategy {
@@ -487,6 +488,12 @@ fn narrow<V: TryFrom<u64>>(field: &mut V, number: u64) {
     if let Ok(number) = V::try_from(number) {
         *field = number;
     }
+}
+
+/// A port alone is one of all addresses: bound as IPv6, it takes IPv4 as well.
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    let port = || text.strip_prefix(':').unwrap_or(text).parse().ok();
+    text.parse().ok().or_else(|| Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port()?))))
 }
 
 /// The key has checked the word.

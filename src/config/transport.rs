@@ -71,6 +71,12 @@ impl Default for WebSocket {
     }
 }
 
+/// The keys that mean something to Unix sockets alone.
+const UNIX_KEYS: [&str; 2] = ["socket_path", "socket_mode"];
+
+/// The keys that mean nothing to them.
+const NETWORK_KEYS: [&str; 4] = ["address", "trusted_proxies", "proxy_protocol", "tcp_keepalive"];
+
 /// The keys that mean something to WebSocket alone.
 const WEBSOCKET_KEYS: [&str; 3] = ["websocket_path", "origins", "websocket_ping"];
 
@@ -90,7 +96,7 @@ impl ListenerKind {
     pub fn is_encrypted(self) -> bool {
         match self {
             Self::Tls | Self::Wss => true,
-            Self::Tcp | Self::Ws => false,
+            Self::Tcp | Self::Ws | Self::Unix => false,
         }
     }
 
@@ -98,7 +104,7 @@ impl ListenerKind {
     pub fn is_websocket(self) -> bool {
         match self {
             Self::Ws | Self::Wss => true,
-            Self::Tcp | Self::Tls => false,
+            Self::Tcp | Self::Tls | Self::Unix => false,
         }
     }
 }
@@ -110,6 +116,22 @@ pub(super) fn faults(
     is_set: impl Fn(&str) -> bool,
 ) -> Vec<(&'static str, &'static str)> {
     let mut faults = Vec::new();
+    if listener.kind == ListenerKind::Unix {
+        if listener.socket_path.as_os_str().is_empty() {
+            faults.push(("socket_path", "name the file of the socket, such as \"/run/fulmar/mqtt.sock\""));
+        }
+        let stray = NETWORK_KEYS.into_iter().filter(|key| is_set(key));
+        faults.extend(stray.map(|key| (key, "a listener of kind \"unix\" has no use for it")));
+    } else {
+        let stray = UNIX_KEYS.into_iter().filter(|key| is_set(key));
+        faults.extend(stray.map(|key| (key, "only a listener of kind \"unix\" uses it")));
+    }
+    if listener.proxy_protocol && listener.trusted_proxies.is_empty() {
+        faults.push((
+            "trusted_proxies",
+            "name the proxies: with proxy_protocol = true nobody else may connect",
+        ));
+    }
     if !listener.kind.is_websocket() {
         let stray = WEBSOCKET_KEYS.into_iter().filter(|key| is_set(key));
         faults.extend(stray.map(|key| (key, "only a listener of kind \"ws\" or \"wss\" uses it")));

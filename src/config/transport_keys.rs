@@ -132,9 +132,57 @@ pub(super) static TRANSPORT_KEYS: &[Key<Listener>] = &[
         },
     },
     Key {
+        name: "socket_path",
+        doc: "For kind \"unix\": the file of the socket. One that a killed process has left behind is replaced.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "the path of a file, or \"\" for none",
+            get: |listener| listener.socket_path.display().to_string(),
+            set: |listener, text| {
+                listener.socket_path = PathBuf::from(text);
+                // What the system's address has room for.
+                text.len() < 108
+            },
+        },
+    },
+    Key {
+        name: "socket_mode",
+        doc: "For kind \"unix\": who may connect, as the permissions of that file.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "permissions in octal, such as \"660\" for owner and group",
+            get: |listener| format!("{:o}", listener.socket_mode),
+            set: |listener, text| {
+                let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+                mode.map(|mode| listener.socket_mode = mode).is_some()
+            },
+        },
+    },
+    Key {
+        name: "tcp_keepalive",
+        doc: "How long a TCP connection is silent before the kernel asks whether the other side is still there.",
+        zero: Some("never"),
+        shape: Shape::Duration {
+            bounds: Duration::from_secs(10)..=Duration::from_secs(24 * 3600),
+            get: |listener| listener.tcp_keepalive,
+            set: |listener, duration| listener.tcp_keepalive = duration,
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        doc: "Whether every connection begins with a header of the PROXY protocol, version 1 or 2, as HAProxy sends it \
+              with send-proxy or send-proxy-v2. Then only trusted_proxies may connect.",
+        zero: None,
+        shape: Shape::Boolean {
+            get: |listener| listener.proxy_protocol,
+            set: |listener, boolean| listener.proxy_protocol = boolean,
+        },
+    },
+    Key {
         name: "trusted_proxies",
         doc: "Addresses and networks of proxies that are believed when they say whose connection they pass on: \
-              X-Forwarded-For with WebSocket. From anybody else it is ignored.",
+              the PROXY protocol where proxy_protocol is on, X-Forwarded-For with WebSocket. From anybody else neither \
+              counts.",
         zero: None,
         shape: Shape::Texts {
             expects: "an address or a network such as \"10.0.0.0/8\", or a list of them",

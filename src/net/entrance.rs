@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Shared;
+use super::peer::Peer;
 use super::tls::{Tls, TlsError};
 use crate::config::{self, Leniencies, Listener, ListenerKind, Network};
 
@@ -24,6 +25,8 @@ pub struct Entrance {
     pub shared: Arc<Shared>,
     /// What is spoken below MQTT.
     pub transport: Transport,
+    /// A header of the PROXY protocol comes first, and only proxies that are believed may connect.
+    pub proxy_protocol: bool,
     /// Proxies that are believed.
     pub trusted_proxies: Vec<Network>,
     /// What is forgiven.
@@ -39,8 +42,8 @@ pub struct Entrance {
 /// What is spoken below MQTT.
 #[derive(Debug, Clone)]
 pub enum Transport {
-    /// Nothing but TCP.
-    Tcp,
+    /// Nothing but the socket.
+    Plain,
     /// TLS.
     Tls(Arc<Tls>),
     /// WebSocket.
@@ -56,6 +59,7 @@ impl Entrance {
         Ok(Arc::new(Self {
             name: listener.name.clone(),
             transport: Transport::load(listener)?,
+            proxy_protocol: listener.proxy_protocol,
             trusted_proxies: listener.trusted_proxies.clone(),
             leniencies: listener.leniencies,
             handshake_timeout: connect_timeout,
@@ -72,11 +76,17 @@ impl Entrance {
             || self.open.load(Ordering::Acquire) >= self.max_connections
     }
 
+    /// Whether somebody is one of the proxies that are believed.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        let address = peer.address.map(|address| address.ip());
+        address.is_some_and(|address| self.trusted_proxies.iter().any(|proxies| proxies.contains(address)))
+    }
+
     /// Certificates in use, if any.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         match &self.transport {
             Transport::Tls(tls) | Transport::Wss(tls, _) => Some(tls),
-            Transport::Tcp | Transport::Ws(_) => None,
+            Transport::Plain | Transport::Ws(_) => None,
         }
     }
 
@@ -84,7 +94,7 @@ impl Entrance {
     pub fn websocket(&self) -> Option<&config::WebSocket> {
         match &self.transport {
             Transport::Ws(settings) | Transport::Wss(_, settings) => Some(settings),
-            Transport::Tcp | Transport::Tls(_) => None,
+            Transport::Plain | Transport::Tls(_) => None,
         }
     }
 }
@@ -94,7 +104,7 @@ impl Transport {
     pub fn load(listener: &Listener) -> Result<Self, TlsError> {
         let tls = |protocols| Tls::load(&listener.name, &listener.tls, protocols).map(Arc::new);
         Ok(match listener.kind {
-            ListenerKind::Tcp => Self::Tcp,
+            ListenerKind::Tcp | ListenerKind::Unix => Self::Plain,
             ListenerKind::Tls => Self::Tls(tls(MQTT_PROTOCOLS)?),
             ListenerKind::Ws => Self::Ws(listener.websocket.clone()),
             ListenerKind::Wss => Self::Wss(tls(HTTP_PROTOCOLS)?, listener.websocket.clone()),

@@ -6,6 +6,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::proxy::ProxyError;
 use super::websocket::{self, Violation};
 use crate::auth::{Refused, Why};
 use crate::broker::{Denial, Refusal, SubscribeError};
@@ -34,6 +35,12 @@ pub enum Failure {
     /// What comes before MQTT took too long.
     #[error("what comes before MQTT was not done in time (handshake_timeout)")]
     HandshakeTimeout,
+    /// What a trusted proxy sent is no header.
+    #[error("{0}")]
+    Proxy(#[from] ProxyError),
+    /// The PROXY protocol is spoken only with proxies that are named.
+    #[error("only an address in trusted_proxies may connect here, as proxy_protocol is on")]
+    UntrustedProxy,
     /// The handshake of TLS failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(Box<rustls::Error>),
@@ -142,6 +149,8 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeTimeout
             | Self::Tls(_)
+            | Self::Proxy(_)
+            | Self::UntrustedProxy
             | Self::Upgrade(_)
             | Self::WebSocket(_)
             | Self::NotMqtt(_) => return None,
@@ -228,6 +237,8 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::HandshakeTimeout
             | Self::Tls(_)
+            | Self::Proxy(_)
+            | Self::UntrustedProxy
             | Self::Upgrade(_)
             | Self::NotMqtt(_)
             | Self::TooManyConnections

@@ -1,4 +1,4 @@
-//! Listening on TCP: bound sockets, and the loop that accepts.
+//! The loop that accepts, and what becomes of whom it accepts.
 //!
 //! Called by `server`. What always holds: an error of accept never ends the loop; when there are too many connections
 //! the next ones are told so, and when even that is too much they are closed without a word.
@@ -6,26 +6,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::entrance::{Entrance, OpenConnection, Transport};
 use super::peer::{Arrival, Peer};
+use super::socket::{Accepted, Bound, Inherited};
 use super::tls::TlsError;
 use super::{Shared, handshake, transport};
 use crate::broker::Counter;
 use crate::config::Listener;
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4_096;
-
-/// Clients at a time that are told there is no room.
-const REFUSALS: usize = 64;
 
 /// Pause after an error of accept, such as running out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -44,8 +36,8 @@ pub enum ListenError {
 /// A listener that accepts.
 #[derive(Debug)]
 pub struct Listening {
-    /// Where; with the port that was taken if 0 was asked for.
-    pub address: SocketAddr,
+    /// Where, with the port that was taken if 0 was asked for; a Unix socket has no address.
+    pub address: Option<SocketAddr>,
     entrance: Arc<Entrance>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -66,43 +58,33 @@ impl Listening {
     }
 }
 
-/// Binds a listener's address and begins to accept clients there.
+/// Binds a listener's address, unless it is inherited, and begins to accept clients there.
 ///
 /// # Errors
 /// When the address cannot be bound, or its files are not right.
-pub fn listen(listener: &Listener, shared: Arc<Shared>) -> Result<Listening, ListenError> {
+pub fn listen(
+    listener: &Listener,
+    shared: Arc<Shared>,
+    inherited: &mut Inherited,
+) -> Result<Listening, ListenError> {
     let entrance = Entrance::new(listener, shared)?;
-    let socket = bind(listener.address)?;
-    let address = socket.local_addr()?;
+    let socket = Bound::new(listener, inherited)?;
+    let address = socket.address();
     let mut tasks = vec![tokio::spawn(accept(socket, entrance.clone()))];
     tasks.extend(entrance.tls().map(|tls| tokio::spawn(tls.clone().watch())));
     Ok(Listening { address, entrance, tasks })
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it: no call for each of them.
-    socket.set_tcp_nodelay(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-async fn accept(listener: TcpListener, entrance: Arc<Entrance>) {
+async fn accept(socket: Bound, entrance: Arc<Entrance>) {
     let shared = &entrance.shared;
     loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
+        match socket.accept().await {
+            Ok(accepted) => {
                 shared.broker.counters.add(Counter::SocketsAccepted, 1);
                 if entrance.is_full() {
-                    turn_away(stream, address, &entrance)
+                    turn_away(accepted, &entrance);
                 } else {
-                    welcome(stream, address, &entrance)
+                    welcome(accepted, &entrance);
                 }
             }
             Err(error) => {
@@ -121,15 +103,25 @@ async fn accept(listener: TcpListener, entrance: Arc<Entrance>) {
 }
 
 /// Gives a client its task: one for each transport, so that each is as small as can be.
-fn welcome(stream: TcpStream, address: SocketAddr, entrance: &Arc<Entrance>) {
+fn welcome(accepted: Accepted, entrance: &Arc<Entrance>) {
     let open = OpenConnection::new(entrance.clone());
-    let peer = Peer { address: Some(address), ..Peer::default() };
     let now = Instant::now();
     let connect_by = now + entrance.connect_timeout;
     let handshake_by = connect_by.min(now + entrance.handshake_timeout);
+    let peer = Peer { address: accepted.address(), ..Peer::default() };
     let arrival = Box::new(Arrival { peer, handshake_by, connect_by });
+    let stream = match accepted {
+        Accepted::Tcp(stream, _) => stream,
+        Accepted::Unix(stream) => {
+            tokio::spawn(handshake::serve(stream, arrival, open));
+            return;
+        }
+    };
     match entrance.transport {
-        Transport::Tcp => tokio::spawn(handshake::serve(stream, arrival, open)),
+        Transport::Plain if entrance.proxy_protocol => {
+            tokio::spawn(transport::serve_proxied(stream, arrival, open))
+        }
+        Transport::Plain => tokio::spawn(handshake::serve(stream, arrival, open)),
         Transport::Tls(_) => tokio::spawn(transport::serve_tls(stream, arrival, open)),
         Transport::Ws(_) => tokio::spawn(transport::serve_ws(stream, arrival, open)),
         Transport::Wss(..) => tokio::spawn(transport::serve_wss(stream, arrival, open)),
@@ -137,23 +129,23 @@ fn welcome(stream: TcpStream, address: SocketAddr, entrance: &Arc<Entrance>) {
 }
 
 /// Tells a client that there is no room, unless that costs more than it is worth: a handshake of TLS does.
-fn turn_away(stream: TcpStream, address: SocketAddr, entrance: &Arc<Entrance>) {
+fn turn_away(accepted: Accepted, entrance: &Arc<Entrance>) {
     let shared = &entrance.shared;
-    let is_told = entrance.tls().is_none() && shared.refusing.fetch_add(1, Ordering::AcqRel) < REFUSALS;
-    if !is_told {
-        if entrance.tls().is_none() {
-            shared.refusing.fetch_sub(1, Ordering::AcqRel);
-        }
+    if entrance.tls().is_some() || !shared.begin_refusal() {
         shared.broker.counters.add(Counter::ConnectionsRefused, 1);
         return;
     }
     let entrance = entrance.clone();
     tokio::spawn(async move {
         let shared = &entrance.shared;
-        match entrance.websocket() {
-            Some(_) => transport::refuse_ws(stream, address, &entrance).await,
-            None => handshake::refuse(stream, Some(address), shared.clone()).await,
+        let address = accepted.address();
+        match accepted {
+            Accepted::Unix(stream) => handshake::refuse(stream, address, shared.clone()).await,
+            Accepted::Tcp(stream, _) if entrance.websocket().is_some() => {
+                transport::refuse_ws(stream, address, &entrance).await;
+            }
+            Accepted::Tcp(stream, _) => handshake::refuse(stream, address, shared.clone()).await,
         }
-        shared.refusing.fetch_sub(1, Ordering::AcqRel);
+        shared.end_refusal();
     });
 }

@@ -119,11 +119,17 @@ pub fn auth_packet(reason: ReasonCode, data: &[u8]) -> Packet<'_> {
 
 /// Asks the authenticators.
 async fn authenticate(entrance: &Entrance, peer: &Peer, connect: &Connect<'_>) -> Result<Identity, Refused> {
+    // What a proxy says of a certificate is all that is known of it.
+    let proxied = || {
+        peer.proxied_name
+            .as_deref()
+            .map(|name| CertificateNames { common_name: Some(name), ..CertificateNames::default() })
+    };
     let credentials = Credentials {
         client_id: connect.client_id,
         username: connect.username,
         password: connect.password,
-        certificate: peer.certificate.as_deref().map(names_of),
+        certificate: peer.certificate.as_deref().map(names_of).or_else(proxied),
         address: peer.address,
     };
     entrance.shared.auth.authenticate(&entrance.name, credentials).await

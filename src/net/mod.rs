@@ -16,7 +16,9 @@ mod log;
 mod login;
 mod peer;
 mod permit;
+mod proxy;
 mod scratch;
+mod socket;
 mod tls;
 mod transport;
 mod websocket;
@@ -30,11 +32,15 @@ use tokio::sync::Notify;
 pub use entrance::Transport;
 pub use listener::{ListenError, Listening, listen};
 pub use peer::Peer;
+pub use socket::Inherited;
 pub use tls::{AlternativeNames, Certificate, ClientCertificate, Moment, TlsError};
 
 use self::log::LineBudget;
 use crate::auth::Auth;
 use crate::broker::Broker;
+
+/// Clients at a time that are told there is no room.
+const REFUSALS: usize = 64;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -85,6 +91,19 @@ impl Shared {
     /// Connections open now, with or without a session.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Whether one more client may be told that it is refused; if so, that has to end.
+    fn begin_refusal(&self) -> bool {
+        let is_one_more = self.refusing.fetch_add(1, Ordering::AcqRel) < REFUSALS;
+        if !is_one_more {
+            self.end_refusal();
+        }
+        is_one_more
+    }
+
+    fn end_refusal(&self) {
+        self.refusing.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Ends connections that have no session yet.

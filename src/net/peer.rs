@@ -12,6 +12,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// The certificate it showed, verified by TLS.
     pub certificate: Option<Box<ClientCertificate>>,
+    /// The Common Name of the certificate that it showed to a trusted proxy, which verified it (PROXY protocol).
+    pub proxied_name: Option<String>,
 }
 
 /// A connection that is ready to speak MQTT.

@@ -15,9 +15,19 @@ use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
 use super::handshake::{self, part};
 use super::peer::{Arrival, Peer};
+use super::proxy::{self, Parsed, ProxyError};
 use super::tls::client_certificate;
 use super::websocket::{self, LARGEST_REQUEST, Refusal, Upgrade, WebSocket};
 use crate::broker::Counter;
+
+/// Serves a client that comes through a proxy until it is gone.
+pub async fn serve_proxied(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
+    let introduced =
+        Box::pin(in_time(&open.entrance, arrival, |arrival| introduce(stream, arrival, &open.entrance)));
+    if let Some((stream, arrival)) = introduced.await {
+        handshake::serve(stream, arrival, open).await;
+    }
+}
 
 /// Serves a client on a TLS listener until it is gone.
 pub async fn serve_tls(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
@@ -30,8 +40,10 @@ pub async fn serve_tls(stream: TcpStream, arrival: Box<Arrival>, open: OpenConne
 
 /// The same, over WebSocket.
 pub async fn serve_ws(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
-    let upgraded =
-        Box::pin(in_time(&open.entrance, arrival, |arrival| upgrade(stream, arrival, &open.entrance)));
+    let upgraded = Box::pin(in_time(&open.entrance, arrival, async |arrival| {
+        let (stream, arrival) = introduce(stream, arrival, &open.entrance).await?;
+        upgrade(stream, arrival, &open.entrance).await
+    }));
     if let Some((stream, arrival)) = upgraded.await {
         handshake::serve(stream, arrival, open).await;
     }
@@ -49,18 +61,19 @@ pub async fn serve_wss(stream: TcpStream, arrival: Box<Arrival>, open: OpenConne
 }
 
 /// Tells a client that asks for WebSocket that there is no room.
-pub async fn refuse_ws(mut stream: TcpStream, address: SocketAddr, entrance: &Entrance) {
+pub async fn refuse_ws(mut stream: TcpStream, address: Option<SocketAddr>, entrance: &Entrance) {
     entrance.shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-    entrance.shared.lines.refused(Some(address), &Failure::TooManyConnections, Instant::now());
+    entrance.shared.lines.refused(address, &Failure::TooManyConnections, Instant::now());
     part(&mut stream, Refusal::Busy.response().as_bytes(), &Failure::TooManyConnections).await;
 }
 
 /// Does the handshake of TLS, or says why it fails.
 async fn secure(
     stream: TcpStream,
-    mut arrival: Box<Arrival>,
+    arrival: Box<Arrival>,
     entrance: &Entrance,
 ) -> Option<(Box<TlsStream<TcpStream>>, Box<Arrival>)> {
+    let (stream, mut arrival) = introduce(stream, arrival, entrance).await?;
     match entrance.tls()?.accept(stream).await {
         Ok(stream) => {
             arrival.peer.certificate = client_certificate(&stream);
@@ -69,6 +82,60 @@ async fn secure(
         Err((error, mut stream)) => {
             refuse(&mut stream, &[], &arrival.peer, &Failure::from_tls(error), entrance).await;
             None
+        }
+    }
+}
+
+/// Reads who the client is from the header of the PROXY protocol, where the listener expects one.
+async fn introduce(
+    mut stream: TcpStream,
+    mut arrival: Box<Arrival>,
+    entrance: &Entrance,
+) -> Option<(TcpStream, Box<Arrival>)> {
+    if !entrance.proxy_protocol {
+        return Some((stream, arrival));
+    }
+    let header = if entrance.trusts(&arrival.peer) {
+        read_header(&mut stream).await
+    } else {
+        Err(Failure::UntrustedProxy)
+    };
+    match header {
+        Ok(header) => {
+            // The proxy's own connections, its health checks, keep its address.
+            arrival.peer.address = header.source.or(arrival.peer.address);
+            arrival.peer.proxied_name = header.tls_name;
+            Some((stream, arrival))
+        }
+        Err(failure) => {
+            refuse(&mut stream, &[], &arrival.peer, &failure, entrance).await;
+            None
+        }
+    }
+}
+
+/// Takes exactly the header from the socket: looks at what is there before it takes any of it.
+async fn read_header(stream: &mut TcpStream) -> Result<proxy::Header, Failure> {
+    let mut header = Vec::new();
+    let mut seen = [0; proxy::LONGEST];
+    loop {
+        let room = seen.get_mut(header.len()..).unwrap_or_default();
+        if room.is_empty() {
+            return Err(ProxyError::TooLong.into());
+        }
+        let before = header.len();
+        let length = stream.peek(room).await.map_err(Failure::from_io)?;
+        if length == 0 {
+            return Err(Failure::Closed);
+        }
+        header.extend_from_slice(room.get(..length).unwrap_or_default());
+        let (whole, taken) = match proxy::parse(&header)? {
+            Parsed::Incomplete => (None, length),
+            Parsed::Complete(header, end) => (Some(header), end.saturating_sub(before)),
+        };
+        stream.read_exact(room.get_mut(..taken).unwrap_or_default()).await.map_err(Failure::from_io)?;
+        if let Some(header) = whole {
+            return Ok(header);
         }
     }
 }

@@ -4,8 +4,10 @@
 //! process, each stopped at will. What always holds: when [`start`] returns, every listener accepts; when
 //! [`Running::stop`] returns, every connection is closed.
 
+mod notify;
 mod reload;
 mod settings;
+mod signals;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use self::notify::{State, notify};
+use self::signals::Signals;
 use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, SysReporter};
 use crate::config::{Config, Durability, ListenerKind, Problems, Sources};
-use crate::net::{self, ListenError, Listening, Shared, TlsError, Transport};
+use crate::net::{self, Inherited, ListenError, Listening, Shared, TlsError, Transport};
 use crate::session::Close;
 use crate::store::{MemoryStore, Store};
 
@@ -31,8 +34,8 @@ pub enum StartError {
     Listen {
         /// The listener's name.
         name: String,
-        /// Its address.
-        address: SocketAddr,
+        /// Its address, or the path of its socket.
+        address: String,
         /// What the system says.
         error: io::Error,
     },
@@ -93,8 +96,18 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
         .map_err(StartError::Runtime)?;
     runtime.block_on(async {
         // The listening loop itself runs on a worker, not on this thread.
-        let mut running = start(config).await?;
-        let signal = wait_for_signal(&mut running, &Arc::new(sources)).await;
+        let signals = Signals::new().map_err(StartError::Runtime)?;
+        let mut inherited = Inherited::from_environment();
+        let mut running = start_inheriting(config, Arc::new(MemoryStore), &mut inherited).await?;
+        for address in inherited.left() {
+            tracing::warn!(
+                address,
+                "no listener of the configuration has the address of this inherited socket"
+            );
+        }
+        notify(State::Ready);
+        let signal = signals.obey(&mut running, &Arc::new(sources)).await;
+        notify(State::Stopping);
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;
         tracing::info!("stopped");
@@ -115,6 +128,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 /// # Errors
 /// When an address cannot be listened on.
 pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<Running, StartError> {
+    start_inheriting(config, store, &mut Inherited::default()).await
+}
+
+/// As [`start_with_store`]; listeners whose address is among those inherited take that socket.
+async fn start_inheriting(
+    config: Config,
+    store: Arc<dyn Store>,
+    inherited: &mut Inherited,
+) -> Result<Running, StartError> {
     let now = Instant::now();
     let broker = Broker::new(settings::broker(&config), store, now);
     let auth = Auth::new(Policy::load(&config).map_err(StartError::Auth)?);
@@ -131,8 +153,8 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
     let mut listening = Vec::new();
     for listener in &config.listeners {
         let name = listener.name.clone();
-        let bound = net::listen(listener, shared.clone()).map_err(|error| match error {
-            ListenError::Socket(error) => StartError::Listen { name, address: listener.address, error },
+        let bound = net::listen(listener, shared.clone(), inherited).map_err(|error| match error {
+            ListenError::Socket(error) => StartError::Listen { name, address: listener.place(), error },
             ListenError::Tls(error) => StartError::Tls { name, error },
         })?;
         let over = match listener.kind {
@@ -140,8 +162,10 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
             ListenerKind::Tls => "TLS",
             ListenerKind::Ws => "WebSocket",
             ListenerKind::Wss => "WebSocket in TLS",
+            ListenerKind::Unix => "a Unix socket",
         };
-        tracing::info!(address = %bound.address, name = %listener.name, "listening for MQTT over {over}");
+        let address = bound.address.map_or(listener.place(), |address| address.to_string());
+        tracing::info!(%address, name = %listener.name, "listening for MQTT over {over}");
         listening.push(bound);
     }
     say_where_state_is(&config);
@@ -154,9 +178,9 @@ pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<R
 }
 
 impl Running {
-    /// Where clients can connect, in the order of the configuration.
+    /// Where clients can connect, in the order of the configuration; Unix sockets have no address.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listening.iter().map(|listening| listening.address).collect()
+        self.listening.iter().filter_map(|listening| listening.address).collect()
     }
 
     /// Connections open now.
@@ -239,23 +263,6 @@ async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
     loop {
         ticks.tick().await;
         reporter.publish(&broker, Instant::now());
-    }
-}
-
-/// Waits for a signal to end; reloads at SIGHUP until then.
-async fn wait_for_signal(running: &mut Running, sources: &Arc<Sources>) -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("cannot listen for signals; end the process with SIGKILL");
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return "SIGTERM",
-            _ = interrupt.recv() => return "SIGINT",
-            _ = hang_up.recv() => running.reread(sources).await,
-        }
     }
 }
 

@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod proxied;
 mod renewal;
 mod secure;
+mod sockets;
 mod tools;
 mod websocket;
