@@ -1,7 +1,7 @@
 //! Who are you: authenticators, asked in order, each of which says yes, no, or not mine.
 //!
 //! Owner: `server`, which makes an [`Auth`] from the configuration; called by `net` with what a CONNECT says. Knows no
-//! packets and no sockets: what is known of a client comes in as [`Credentials`]. What always holds: nobody whom no
+//! packets and no clients' sockets: what is known of a client comes in as [`Credentials`]. What always holds: nobody whom no
 //! authenticator knows is let in, unless the listener lets in clients without credentials and this is one; an
 //! unknown user and a wrong password get the same answer after the same work; hashing a password never holds up a
 //! thread that serves clients.
@@ -9,12 +9,16 @@
 pub mod acl;
 mod certificate;
 mod changes;
+mod crew;
 mod hashing;
+pub mod http;
 pub mod jwt;
+mod known;
 mod password;
 mod password_file;
 mod policy;
 mod scram;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +36,8 @@ pub use policy::Policy;
 pub use scram::Exchange;
 
 use self::acl::Acl;
-use self::hashing::{Hashing, Verdict};
+use self::hashing::{Claim, Hashing, Verdict};
+use self::http::HttpService;
 use self::jwt::{TokenError, Tokens};
 use crate::config::DeniedPublish;
 
@@ -109,7 +114,7 @@ pub struct Refused {
 }
 
 /// Why a client is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Why {
     /// There is no such user, or the password is another one: which of both is told to nobody.
     #[error("there is no such user, or the password is wrong")]
@@ -129,15 +134,22 @@ pub enum Why {
     /// Its token is refused.
     #[error("the token is refused: {0}")]
     Token(TokenError),
-    /// Too many logins wait already.
-    #[error("auth.hashing_queue logins wait already")]
-    Busy,
+    /// The service that was asked says no.
+    #[error("the service of auth.http_url denies it")]
+    Denied,
+    /// The service that was asked gave no answer: nobody is let in.
+    #[error("the service of auth.http_url cannot tell: {0}")]
+    Unanswered(Box<str>),
+    /// Too many logins wait already, as many as this key says.
+    #[error("{0} logins wait already")]
+    Busy(&'static str),
     /// The answer did not come in time.
     #[error("it was not known in time who it is (limits.connect_timeout)")]
     TooLate,
 }
 
 /// What one authenticator says.
+#[derive(Debug)]
 enum Answer {
     Yes(Identity),
     No(Why),
@@ -153,6 +165,8 @@ enum Authenticator {
     Scram(Arc<PasswordFile>),
     /// With the template of user names.
     Certificate(Arc<str>),
+    /// A service of the user's.
+    Http(Arc<HttpService>),
 }
 
 /// See the module. Shared by all connections.
@@ -200,7 +214,10 @@ impl Auth {
         let policy = self.policy.read().clone();
         let file = policy.door(listener).authenticators.iter().find_map(|one| match one {
             Authenticator::Scram(file) => Some(file),
-            Authenticator::PasswordFile(_) | Authenticator::Jwt(_) | Authenticator::Certificate(_) => None,
+            Authenticator::PasswordFile(_)
+            | Authenticator::Jwt(_)
+            | Authenticator::Certificate(_)
+            | Authenticator::Http(_) => None,
         })?;
         let mut random = [0; 24];
         // A nonce that can be guessed would let an old exchange be repeated.
@@ -233,10 +250,10 @@ impl Auth {
         let door = policy.door(listener);
         let says_nothing = credentials.are_missing();
         for authenticator in &door.authenticators {
-            if says_nothing && !authenticator.needs_no_words() {
+            if says_nothing && !authenticator.needs_no_words(&credentials) {
                 continue;
             }
-            match authenticator.ask(&credentials, &self.hashing).await {
+            match authenticator.ask(listener, &credentials, &self.hashing).await {
                 Answer::Yes(identity) => return Ok(identity),
                 Answer::No(why) => return Err(Refused { authenticator: authenticator.name(), why }),
                 Answer::NotMine => {}
@@ -260,19 +277,22 @@ impl Authenticator {
             Self::Jwt(_) => "jwt",
             Self::Certificate(_) => "certificate",
             Self::Scram(_) => SCRAM,
+            Self::Http(_) => "http",
         }
     }
 
-    /// Whether it can know a client that has sent neither user name nor password.
-    fn needs_no_words(&self) -> bool {
+    /// Whether it can know this client although it has sent neither user name nor password.
+    fn needs_no_words(&self, credentials: &Credentials<'_>) -> bool {
         match self {
             Self::Certificate(_) => true,
+            Self::Http(_) => credentials.certificate.is_some(),
             Self::PasswordFile(_) | Self::Jwt(_) | Self::Scram(_) => false,
         }
     }
 
-    async fn ask(&self, credentials: &Credentials<'_>, hashing: &Hashing) -> Answer {
+    async fn ask(&self, listener: &str, credentials: &Credentials<'_>, hashing: &Hashing) -> Answer {
         match self {
+            Self::Http(service) => service.ask(listener, credentials).await,
             Self::Jwt(tokens) => {
                 let given = credentials.password.unwrap_or_default();
                 match tokens.check(given, SystemTime::now(), Instant::now()) {
@@ -291,11 +311,12 @@ impl Authenticator {
                 let Some(user) = credentials.username else { return Answer::NotMine };
                 // Without a password there is nothing to be right; it is hashed all the same.
                 let given = credentials.password.unwrap_or_default();
-                let verdict = hashing.verify(user, given, file.get(user), file.decoy()).await;
-                match verdict {
+                let address = credentials.address.map(|address| address.ip());
+                let claim = Claim { user, given, address };
+                match hashing.verify(claim, file.get(user), &file.decoy(user)).await {
                     Verdict::Right => Answer::Yes(Identity::of_user(user, self.name())),
                     Verdict::Wrong => Answer::No(Why::WrongCredentials),
-                    Verdict::Busy => Answer::No(Why::Busy),
+                    Verdict::Busy => Answer::No(Why::Busy("auth.hashing_queue")),
                 }
             }
         }
@@ -318,7 +339,7 @@ mod tests {
         let listener =
             Listener { allow_anonymous, authenticators: kinds.to_vec(), ..Listener::tcp("door", address) };
         let config = Config { listeners: vec![listener], ..Config::default() };
-        Auth::new(Policy::new(&config, Some(Arc::new(users)), None, None))
+        Auth::new(Policy::new(&config, Some(Arc::new(users)), None, None, None))
     }
 
     fn ask(auth: &Auth, username: Option<&str>, password: Option<&[u8]>) -> Result<Option<String>, Why> {

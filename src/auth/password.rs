@@ -8,7 +8,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::{digest, pbkdf2};
@@ -140,6 +140,26 @@ impl Password {
         decoy
     }
 
+    /// Whether checking this one is the same work as checking the other.
+    pub fn costs_what(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Argon2id { memory, passes, lanes, salt: _, hash },
+                Self::Argon2id {
+                    memory: of_memory,
+                    passes: of_passes,
+                    lanes: of_lanes,
+                    salt: _,
+                    hash: of_hash,
+                },
+            ) => (memory, passes, lanes) == (of_memory, of_passes, of_lanes) && hash.len() == of_hash.len(),
+            (Self::Pbkdf2 { rounds, .. }, Self::Pbkdf2 { rounds: of, .. }) => rounds == of,
+            (Self::Scram(verifier), Self::Scram(of)) => verifier.rounds == of.rounds,
+            (Self::Sha512 { .. }, Self::Sha512 { .. }) => true,
+            (Self::Argon2id { .. } | Self::Pbkdf2 { .. } | Self::Scram(_) | Self::Sha512 { .. }, _) => false,
+        }
+    }
+
     /// Reads the form in which a password stands in a file.
     ///
     /// # Errors
@@ -167,10 +187,15 @@ impl Password {
 
     /// Whether this is the password. Takes long on purpose: never to be called where clients are served.
     pub fn is(&self, password: &[u8]) -> bool {
+        self.is_with(password, &mut Vec::new())
+    }
+
+    /// As [`Password::is`], in memory that is kept for the next.
+    pub(super) fn is_with(&self, password: &[u8], blocks: &mut Vec<Block>) -> bool {
         match self {
             Self::Argon2id { memory, passes, lanes, salt, hash } => {
                 let mut computed = vec![0; hash.len()];
-                argon2id_into(password, salt, (*memory, *passes, *lanes), &mut computed).is_ok()
+                argon2id_into(password, salt, (*memory, *passes, *lanes), &mut computed, blocks).is_ok()
                     && bool::from(computed.ct_eq(hash))
             }
             Self::Pbkdf2 { rounds, salt, hash } => {
@@ -199,7 +224,7 @@ impl Password {
         lanes: u32,
     ) -> Result<Self, PasswordError> {
         let mut hash = [0; HASH_BYTES];
-        argon2id_into(password, salt, (memory, passes, lanes), &mut hash)?;
+        argon2id_into(password, salt, (memory, passes, lanes), &mut hash, &mut Vec::new())?;
         Ok(Self::Argon2id { memory, passes, lanes, salt: salt.into(), hash: Box::new(hash) })
     }
 
@@ -280,11 +305,14 @@ fn argon2id_into(
     salt: &[u8],
     (memory, passes, lanes): (u32, u32, u32),
     hash: &mut [u8],
+    blocks: &mut Vec<Block>,
 ) -> Result<(), PasswordError> {
     let parameters =
         Params::new(memory, passes, lanes, Some(hash.len())).map_err(|_| PasswordError::Damaged)?;
+    blocks.resize(parameters.block_count(), Block::new());
+    blocks.shrink_to(parameters.block_count());
     Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters)
-        .hash_password_into(password, salt, hash)
+        .hash_password_into_with_memory(password, salt, hash, blocks.as_mut_slice())
         .map_err(|_| PasswordError::Damaged)
 }
 

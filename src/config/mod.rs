@@ -21,7 +21,7 @@ mod transport_keys;
 mod units;
 
 pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, is_acl_topic, load_acl};
-pub use auth::{Auth, AuthenticatorKind, DeniedPublish, Jwt};
+pub use auth::{Auth, AuthenticatorKind, DeniedPublish, HttpService, Jwt};
 pub use example::example;
 pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};

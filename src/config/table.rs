@@ -462,7 +462,7 @@ macro_rules! words {
     };
 }
 
-words!(AuthenticatorKind { PasswordFile = "password-file", Jwt = "jwt", Certificate = "certificate", Scram = "scram-sha-256" });
+words!(AuthenticatorKind { PasswordFile = "password-file", Jwt = "jwt", Certificate = "certificate", Scram = "scram-sha-256", Http = "http" });
 words!(DeniedPublish { Ignore = "ignore", Close = "close" });
 words!(AclAction { Allow = "allow", Deny = "deny" });
 words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });
