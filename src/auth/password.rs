@@ -230,7 +230,20 @@ impl Password {
 
     #[cfg(test)]
     pub(super) fn make_cheap(password: &[u8]) -> Self {
-        Self::argon2id(password, b"saltsalt", 64, 1, 1).expect("they are within the bounds")
+        Self::make_with(password, 64)
+    }
+
+    #[cfg(test)]
+    pub(super) fn make_with(password: &[u8], memory: u32) -> Self {
+        Self::argon2id(password, b"saltsalt", memory, 1, 1).expect("they are within the bounds")
+    }
+
+    #[cfg(test)]
+    pub(super) fn make_pbkdf2(password: &[u8], rounds: u32) -> Self {
+        let rounds = NonZeroU32::new(rounds).expect("not zero");
+        let mut hash = [0; digest::SHA512_OUTPUT_LEN];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, rounds, b"salt", password, &mut hash);
+        Self::Pbkdf2 { rounds, salt: (*b"salt").into(), hash: hash.into() }
     }
 }
 

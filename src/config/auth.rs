@@ -46,7 +46,7 @@ impl Default for Auth {
             acl_file: PathBuf::new(),
             denied_publish: DeniedPublish::Ignore,
             hashing_threads: None,
-            hashing_queue: 1_000,
+            hashing_queue: 200,
             password_cache: Duration::from_secs(600),
         }
     }

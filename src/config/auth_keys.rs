@@ -210,8 +210,8 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "auth.hashing_threads",
-        doc: "Passwords hashed at a time. Hashing is slow on purpose; it happens beside the broker's work, and no flood \
-              of logins takes more than this.",
+        doc: "Passwords hashed at a time. Hashing is slow on purpose, some 20 ms; it happens beside the broker's work and \
+              at the lowest priority, and no flood of logins takes more than this.",
         zero: Some("one fewer than the machine has cores, at least one"),
         shape: Shape::Number {
             bounds: 1..=1024,
@@ -224,7 +224,10 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "auth.hashing_queue",
-        doc: "Logins that may wait to be hashed. Those beyond are told that the broker is busy.",
+        doc: "Logins that may wait to be hashed. Those beyond are told at once that the broker is busy (0x89; 3.x: server \
+              unavailable), those from the address with the most of them first: however many come from one address, a \
+              login from another waits for one or two hashes. Each that waits for one thread waits some 20 ms longer \
+              than the one before it, and not beyond limits.connect_timeout.",
         zero: None,
         shape: Shape::Number {
             bounds: 1..=1_000_000,
