@@ -22,6 +22,8 @@ pub struct Policy {
     pub(super) acl: Option<Arc<Acl>>,
     /// The users with passwords.
     pub(super) passwords: Option<Arc<PasswordFile>>,
+    /// What tokens are judged by.
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// By the listener's name.
     pub(super) doors: HashMap<Box<str>, Door>,
 }
@@ -120,7 +122,7 @@ impl Policy {
             (listener.name.as_str().into(), door)
         });
         let doors = doors.collect();
-        Self { settings: config.auth.clone(), acl, passwords, doors }
+        Self { settings: config.auth.clone(), acl, passwords, tokens, doors }
     }
 
     /// The rules about what clients may do, if there are any.

@@ -420,10 +420,12 @@ pub struct Server {
     pub workers: Option<usize>,
     /// How long a shutdown waits for connections to end by themselves.
     pub shutdown_timeout: Duration,
+    /// Whether everything is read again when a file of the configuration has changed.
+    pub watch_files: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { workers: None, shutdown_timeout: Duration::from_secs(10) }
+        Self { workers: None, shutdown_timeout: Duration::from_secs(10), watch_files: true }
     }
 }

@@ -346,6 +346,12 @@ static KEYS: &[Key<Config>] = &[
         Some("not at all"),
         "How long a shutdown waits for connections to end by themselves."
     ),
+    boolean!(
+        server.watch_files,
+        "Whether everything is read again, as at SIGHUP, when this file or one that [auth] names has changed: passwords, \
+         rules and groups, keys of tokens. It is used as a whole or, if anything in it is wrong, not at all. \
+         Certificates, their keys and revocation lists are always watched."
+    ),
 ];
 
 /// The keys of one `[[listeners]]`, in the order of the documentation.

@@ -8,6 +8,7 @@ mod notify;
 mod reload;
 mod settings;
 mod signals;
+mod watch;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use self::notify::{State, notify};
 use self::signals::Signals;
+use self::watch::{Stamps, Watch};
 use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, SysReporter};
 use crate::config::{Config, Durability, ListenerKind, Problems, Sources};
@@ -82,11 +84,13 @@ pub fn check(config: &Config) -> Vec<StartError> {
 }
 
 /// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT. `sources` is
-/// where the configuration came from: at SIGHUP it is read again.
+/// where the configuration came from: it is read again at SIGHUP, and when a file has changed.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
+    // Whatever changes from here on is read again.
+    let watch = Watch::new(Stamps::of(&config, &sources));
     let workers = settings::workers(&config);
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -106,7 +110,7 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
             );
         }
         notify(State::Ready);
-        let signal = signals.obey(&mut running, &Arc::new(sources)).await;
+        let signal = signals.obey(&mut running, &Arc::new(sources), watch).await;
         notify(State::Stopping);
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;

@@ -12,7 +12,7 @@ use crate::{Folder, mosquitto, user};
 const SECRET: &str = "a secret that both sides know, and nobody else";
 
 /// A token with these claims beside `exp`, which is so many seconds away.
-fn token(secret: &str, seconds: i64, claims: &str) -> String {
+pub fn token(secret: &str, seconds: i64, claims: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let expires = now.checked_add_signed(seconds).unwrap();
     let claims = format!("{{\"exp\":{expires},{claims}}}");
@@ -22,7 +22,7 @@ fn token(secret: &str, seconds: i64, claims: &str) -> String {
     format!("{text}.{signature}")
 }
 
-fn bearer(version: Version, token: &str) -> Connect {
+pub fn bearer(version: Version, token: &str) -> Connect {
     connect(version).client_id(unique("bearer")).username("whoever").password(token)
 }
 

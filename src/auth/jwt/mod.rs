@@ -55,7 +55,7 @@ pub enum TokenError {
 }
 
 /// What tokens must be like.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tokens {
     keys: Keys,
     settings: config::Jwt,
@@ -65,6 +65,11 @@ impl Tokens {
     /// With keys that were read.
     pub fn new(keys: Keys, settings: config::Jwt) -> Self {
         Self { keys, settings }
+    }
+
+    /// Whether the same keys verify both.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.keys == other.keys
     }
 
     /// Who a password says its client is; `None` if it is no token.
