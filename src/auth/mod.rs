@@ -33,7 +33,7 @@ pub use changes::Changes;
 pub use password::{Password, PasswordError};
 pub use password_file::{PasswordFile, PasswordFileError, remove_from_file, set_in_file};
 pub use policy::Policy;
-pub use scram::Exchange;
+pub use scram::{Exchange, prepare_name};
 
 use self::acl::Acl;
 use self::hashing::{Claim, Hashing, Verdict};

@@ -3,9 +3,10 @@
 //!
 //! Sans-IO: [`begin`] takes the client's first message and gives the server's; [`Exchange::finish`] takes the second and
 //! gives the last. Called by [`super::Auth`] for MQTT 5.0's enhanced authentication. What always holds: an unknown user
-//! gets a salt like anyone else, the same each time, and fails only at the end; no channel binding is offered. Names
-//! are compared as they are, without the mapping of SASLprep.
+//! gets a salt like anyone else, the same each time, and fails only at the end; no channel binding is offered. Names and
+//! passwords are prepared by SASLprep (RFC 4013) before they are compared or hashed.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use base64::Engine;
@@ -39,7 +40,7 @@ impl Verifier {
     /// Of a password.
     pub fn of(password: &[u8], salt: &[u8], rounds: NonZeroU32) -> Self {
         let mut salted = [0; LENGTH];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password, &mut salted);
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, &prepare_password(password), &mut salted);
         let client_key = sign(&salted, b"Client Key");
         Self {
             rounds,
@@ -55,6 +56,20 @@ impl Verifier {
         let salt = salt.as_ref().get(..16).unwrap_or_default();
         let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
         Self { rounds, salt: salt.into(), stored_key: [0; LENGTH], server_key: [0; LENGTH] }
+    }
+}
+
+/// A user name in the form in which names are compared; `None` if it can be none.
+pub fn prepare_name(name: &str) -> Option<Cow<'_, str>> {
+    stringprep::saslprep(name).ok().filter(|prepared| !prepared.is_empty())
+}
+
+/// A password in the form in which it is hashed. One that SASLprep does not know how to prepare, with characters younger
+/// than its tables for instance, is taken as it is, as other servers and clients do.
+fn prepare_password(password: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(password).ok().and_then(prepare_name) {
+        Some(Cow::Owned(prepared)) => Cow::Owned(prepared.into_bytes()),
+        Some(Cow::Borrowed(_)) | None => Cow::Borrowed(password),
     }
 }
 
@@ -93,9 +108,9 @@ pub fn begin(
     }
     let mut fields = bare.split(',');
     let user = unescape(fields.next()?.strip_prefix("n=")?)?;
+    let user = prepare_name(&user)?.into_owned();
     let client_nonce = fields.next()?.strip_prefix("r=")?;
-    if user.is_empty() || client_nonce.is_empty() || !client_nonce.bytes().all(|byte| byte.is_ascii_graphic())
-    {
+    if client_nonce.is_empty() || !client_nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let found = verifier_of(&user);
@@ -242,6 +257,33 @@ mod tests {
         ] {
             assert!(begin().0.finish(bad.as_bytes()).is_none(), "{bad}");
         }
+    }
+
+    /// RFC 4013 §3, and what is not in its tables.
+    #[test]
+    fn names_and_passwords_are_prepared() {
+        for (written, prepared) in [
+            ("I\u{AD}X", Some("IX")),
+            ("user", Some("user")),
+            ("USER", Some("USER")),
+            ("\u{AA}", Some("a")),
+            ("\u{2168}", Some("IX")),
+            ("a\u{A0}b", Some("a b")),
+            ("\u{7}", None),
+            ("\u{627}1", None),
+            ("\u{1F9AD}", None),
+            ("\u{AD}", None),
+        ] {
+            assert_eq!(prepare_name(written).as_deref(), prepared, "{written:?}");
+            let password = prepared.unwrap_or(written).as_bytes();
+            assert_eq!(&*prepare_password(written.as_bytes()), password, "{written:?}");
+            let first = format!("n,,n={written},r=x");
+            let begun = begin(first.as_bytes(), |_| None, &secret(), [0; NONCE_BYTES]);
+            assert_eq!(begun.as_ref().map(|(exchange, _)| exchange.user()), prepared, "{written:?}");
+        }
+        assert_eq!(&*prepare_password(b"\xFF"), b"\xFF");
+        let rounds = NonZeroU32::MIN;
+        assert!(Verifier::of("\u{2168}".as_bytes(), b"salt", rounds) == Verifier::of(b"IX", b"salt", rounds));
     }
 
     #[test]
