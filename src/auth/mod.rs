@@ -47,7 +47,8 @@ pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 /// The authenticator of that method.
 const SCRAM: &str = "scram-sha-256";
 
-const NOT_PROVED: Refused = Refused { authenticator: SCRAM, why: Why::NotProved };
+/// Characters of a name in a log line at most.
+const LONGEST_NAME_TOLD: usize = 100;
 
 /// What is known of a client when it asks to be let in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,9 +126,12 @@ pub enum Why {
     /// No authenticator takes what it says.
     #[error("no authenticator takes credentials of this kind")]
     Unknown,
-    /// The exchange came to nothing: no such user, another password, or a message that is none.
-    #[error("it did not prove that it knows the password")]
-    NotProved,
+    /// The exchange came to nothing: there is no such user, or the password is another one.
+    #[error("it did not prove that it knows the password of {0:?}")]
+    NotProved(Box<str>),
+    /// What it sent has nothing to do with the method that it named.
+    #[error("its authentication data is no message of SCRAM-SHA-256")]
+    NoProof,
     /// Who proves again who he is must be the same.
     #[error("it is another user than before")]
     AnotherUser,
@@ -225,7 +229,7 @@ impl Auth {
             let verifier_of = |user: &str| file.get(user)?.verifier().cloned();
             scram::begin(message, verifier_of, &self.scram_secret, random)
         });
-        Some(begun.ok_or(NOT_PROVED))
+        Some(begun.ok_or(Refused { authenticator: SCRAM, why: Why::NoProof }))
     }
 
     /// Takes the second message; who the client is, and our last.
@@ -234,7 +238,9 @@ impl Auth {
     /// When the client has not proved that it knows the password.
     pub fn finish_scram(&self, exchange: Exchange, message: &[u8]) -> Result<(Identity, Vec<u8>), Refused> {
         let identity = Identity::of_user(exchange.user(), SCRAM);
-        exchange.finish(message).map(|last| (identity, last)).ok_or(NOT_PROVED)
+        let user = || exchange.user().chars().take(LONGEST_NAME_TOLD).collect();
+        let refused = Refused { authenticator: SCRAM, why: Why::NotProved(user()) };
+        exchange.finish(message).map(|last| (identity, last)).ok_or(refused)
     }
 
     /// Finds out who a client of a listener is.

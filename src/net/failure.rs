@@ -271,7 +271,7 @@ impl Failure {
 fn reason_of(why: &Why) -> ReasonCode {
     match why {
         Why::WrongCredentials | Why::Token(_) => ReasonCode::BadUserNameOrPassword,
-        Why::Anonymous | Why::Unknown | Why::NotProved | Why::AnotherUser | Why::Denied => {
+        Why::Anonymous | Why::Unknown | Why::NotProved(_) | Why::NoProof | Why::AnotherUser | Why::Denied => {
             ReasonCode::NotAuthorized
         }
         Why::Busy(_) | Why::TooLate => ReasonCode::ServerBusy,
