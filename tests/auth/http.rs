@@ -1,13 +1,13 @@
 //! A service of the user's is asked who a client is, and whatever goes wrong there lets nobody in.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::service::{Reply, Service};
@@ -15,7 +15,7 @@ use crate::support::certificates::{self, Authority};
 use crate::support::{
     Broker, Connect, DISCONNECT, PUBACK, RawClient, V3_1_1, V5, Version, connect, publish, unique,
 };
-use crate::{Folder, user};
+use crate::{Folder, fulmar, said, user};
 
 /// Asks the service first and a password file, which knows alice, after it. Who comes in elsewhere is asked nothing.
 fn guarded(folder: &Folder, url: &str, more: &str) -> Broker {
@@ -183,6 +183,30 @@ fn a_connection_ends_with_its_lifetime() {
     }
 }
 
+#[test]
+fn what_cannot_be_asked_is_told_before_anything_starts() {
+    let folder = Folder::new();
+    for (keys, told) in [
+        ("", "auth.http_url is missing: the authenticator \"http\" needs to know whom to ask"),
+        (
+            "http_url = \"ftp://example.org\"",
+            "auth.http_url = \"ftp://example.org\": expected a URL that begins",
+        ),
+        ("http_url = \"http://[::1\"", "auth.http_url: "),
+        (
+            "http_url = \"https://a.example\"\nhttp_ca = \"no/ca\"",
+            "no/ca: the authorities of auth.http_ca cannot be read",
+        ),
+    ] {
+        let config = folder.write("fulmar.toml", &format!("[auth]\nauthenticators = [\"http\"]\n{keys}\n"));
+        for verb in ["check", "run"] {
+            let output = fulmar(&[verb, "-c", &config], "");
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            assert!(said(&output).contains(told), "{verb}: {}", said(&output));
+        }
+    }
+}
+
 /// So many are asked about at a time, so many wait, and whoever comes on top is told so at once; nobody who is in notices.
 #[test]
 fn a_crowd_waits_in_order_and_within_bounds() {
@@ -214,17 +238,49 @@ fn a_crowd_waits_in_order_and_within_bounds() {
     assert_eq!((let_in, busy), (14, CROWD - 14), "{codes:x?}");
     assert_eq!(service.most(), 4);
     service.shut();
-    let busy: Vec<_> =
-        (0..20).map(|number| guest(V3_1_1, &format!("late-{number}")).send_to(&broker)).collect();
-    let mut refused = 0;
-    for mut client in busy {
-        client.set_patience(Duration::from_millis(300));
-        if let Ok(packet) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.read())) {
-            assert_eq!(packet.connack().reason, 3);
-            refused += 1;
-        }
+    let late = |number| guest(V3_1_1, &format!("late-{number}")).send_to(&broker);
+    let mut late: Vec<_> = (0..20).map(late).collect();
+    let start = Instant::now();
+    while broker.log().matches("auth.http_queue logins wait already").count() < CROWD - 14 + 6 {
+        assert!(start.elapsed() < Duration::from_secs(5), "{}", broker.log());
+        inside.ping();
     }
-    assert_eq!(refused, 6);
+    service.open();
+    let codes: Vec<u8> = late.iter_mut().map(|client| client.read().connack().reason).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 3).count(), 6, "{codes:x?}");
+}
+
+/// Who shows a certificate needs neither user name nor password to be asked about.
+#[test]
+fn the_service_is_told_the_names_of_a_certificate() {
+    let certificates = certificates::Folder::new();
+    let authority = Authority::new(&certificates, "ca");
+    let service = Service::start(|question| {
+        Reply::Ok(match question["certificate"]["cn"].as_str() {
+            Some("sensor-1") => r#"{"result":"allow","user":"one"}"#.to_owned(),
+            Some("sensor-2") => r#"{"result":"allow"}"#.to_owned(),
+            _ => r#"{"result":"deny"}"#.to_owned(),
+        })
+    });
+    let broker = Broker::with_config(&format!(
+        "[auth]\nauthenticators = [\"http\"]\nhttp_url = {:?}\n\
+         [[listeners]]\nname = \"secure\"\nkind = \"tls\"\naddress = \"127.0.0.1:{{PORT}}\"\n{}\
+         client_certificates = \"required\"\nclient_ca = {:?}\n",
+        service.url(),
+        authority.server("server").toml(),
+        authority.certificate()
+    ));
+    for (name, code) in [("sensor-1", 0), ("sensor-2", 0x88), ("sensor-3", 0x87)] {
+        let config = authority.client_config_with(&authority.client(name));
+        let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", broker.port())).unwrap();
+        let mut client = RawClient::over(StreamOwned::new(tls, stream), V5);
+        client.send(&connect(V5).client_id(name).bytes());
+        assert_eq!(client.read().connack().reason, code, "{name}");
+    }
+    assert_eq!(service.count(), 3);
+    broker.wait_for_log("user=\"one\"");
+    broker.wait_for_log("it allows and names no user");
 }
 
 #[test]

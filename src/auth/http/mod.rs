@@ -88,7 +88,7 @@ impl HttpService {
             .pool_idle_timeout(KEPT)
             .pool_max_idle_per_host(settings.concurrent)
             .user_agent(concat!("fulmar/", env!("CARGO_PKG_VERSION")));
-        let tls = tls(&settings.ca)?;
+        let tls = tls(&url, &settings.ca)?;
         client = client.tls_backend_preconfigured(tls);
         Ok(Self {
             client: client.build().map_err(|error| HttpServiceError::Client(told(error)))?,
@@ -208,16 +208,19 @@ fn question(listener: &str, credentials: &Credentials<'_>) -> String {
 }
 
 /// What the connection is secured with, if it is.
-fn tls(authorities: &Path) -> Result<ClientConfig, HttpServiceError> {
+fn tls(url: &Url, authorities: &Path) -> Result<ClientConfig, HttpServiceError> {
     let failed = |error: rustls::Error| HttpServiceError::Client(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?;
-    let builder = if authorities.as_os_str().is_empty() {
+    let builder = if !authorities.as_os_str().is_empty() {
+        builder.with_root_certificates(read_authorities(authorities)?)
+    } else if url.scheme() == "https" {
         builder.with_platform_verifier().map_err(failed)?
     } else {
-        builder.with_root_certificates(read_authorities(authorities)?)
+        // A system that trusts nobody can ask without TLS.
+        builder.with_root_certificates(RootCertStore::empty())
     };
     Ok(builder.with_no_client_auth())
 }
