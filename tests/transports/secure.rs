@@ -264,6 +264,26 @@ fn a_certificate_that_ends_soon_is_warned_about() {
     broker(&soon.toml()).wait_for_log("the certificate ends soon; renew it");
 }
 
+/// It would not start with it; but nobody who is in is thrown out, and newcomers see for themselves.
+#[test]
+fn a_certificate_that_ends_while_the_broker_runs_is_refused_by_newcomers() {
+    let folder = Folder::new();
+    let authority = Authority::new(&folder, "ca");
+    let broker = broker(&authority.server_for("short", Duration::from_secs(5)).toml());
+    let mut stays = RawClient::over(open(&broker, authority.client_config()), V5);
+    stays.send(&connect(V5).client_id(unique("stays")).bytes());
+    assert_eq!(stays.read().connack().reason, 0);
+    let (port, ca) = (broker.port().to_string(), authority.certificate().display().to_string());
+    let publish = ["-h", "localhost", "-p", &port, "--cafile", &ca, "-t", "short", "-m", "m"];
+    let start = Instant::now();
+    while run("mosquitto_pub", &publish).succeeded {
+        assert!(start.elapsed() < Duration::from_secs(10), "it is taken although it has ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    broker.wait_for_log("received fatal alert: CertificateExpired");
+    stays.all_before_pingresp();
+}
+
 /// A packet that comes record by record, and one whose records are cut anywhere.
 #[test]
 fn a_record_cut_anywhere_hurts_nobody() {
