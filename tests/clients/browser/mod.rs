@@ -44,6 +44,13 @@ fn mqtt_js_works_over_websocket_in_tls() {
         run(&mut browser, "it_does_not_come_in", &url, 5, &unique("stranger"));
     }
     stranger.wait_for_log("the TLS handshake failed: received fatal alert");
+
+    // The page of the examples comes in at the same door; at the stranger's it says what may be wrong.
+    let page = format!("file://{}/examples/browser/index.html?url=", env!("CARGO_MANIFEST_DIR"));
+    browser.open(&format!("{page}{}", secure(&broker, "localhost")));
+    browser.wait_until("at('state').dataset.state === 'connected'");
+    browser.open(&format!("{page}{}", secure(&stranger, "localhost")));
+    browser.wait_until("/does the browser trust its certificate/.test(at('notice').innerText)");
 }
 
 /// In both versions that MQTT.js speaks.
