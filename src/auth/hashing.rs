@@ -20,6 +20,9 @@ use super::password::Password;
 use super::turns::Turns;
 use crate::config;
 
+/// Passwords remembered at most.
+const REMEMBERED: usize = 100_000;
+
 /// Whether a password was right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -55,7 +58,7 @@ impl Hashing {
             turns: Turns::new(threads, settings.hashing_queue),
             crew: Arc::new(Crew::default()),
             remember_for: settings.password_cache,
-            known: Known::new(),
+            known: Known::new(REMEMBERED),
         }
     }
 
@@ -91,7 +94,7 @@ impl Hashing {
         match (work, told.await) {
             (Ok(()), Ok(true)) if exists => {
                 if let Some(fingerprint) = fingerprint {
-                    self.known.remember(fingerprint, (), Instant::now() + self.remember_for);
+                    self.known.remember(fingerprint, (), Instant::now() + self.remember_for, 1);
                 }
                 Verdict::Right
             }
@@ -160,7 +163,7 @@ mod tests {
         let hashing = hashing(1, 1, Duration::from_secs(10));
         let (one, other) = (Password::make_cheap(b"a"), Password::make_cheap(b"b"));
         let print = |user, given, password| hashing.fingerprint(claim(user, given), password).unwrap();
-        hashing.known.remember(print("u", b"a", &one), (), Instant::now() + Duration::from_secs(9));
+        hashing.known.remember(print("u", b"a", &one), (), Instant::now() + Duration::from_secs(9), 1);
         let knows = |print| hashing.known.get(&print, Instant::now()).is_some();
         assert!(knows(print("u", b"a", &one)));
         assert!(!knows(print("v", b"a", &one)));

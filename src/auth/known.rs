@@ -1,16 +1,13 @@
 //! What was found out about credentials, for a while and without the credentials: they are kept as keyed hashes.
 //!
 //! Owners: [`super::hashing`] and [`super::http`]. What always holds: the key is this process's own and never leaves it; no
-//! two lists of parts have the same fingerprint; no more than [`MOST`] are known.
+//! two lists of parts have the same fingerprint; what is known weighs no more than it may, together.
 
 use std::time::Instant;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use ring::hmac;
-
-/// Known at most; then it starts anew.
-const MOST: usize = 100_000;
 
 /// Stands for credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,16 +18,23 @@ pub struct Fingerprint([u8; 32]);
 pub struct Known<T> {
     /// `None` if the system had no randomness for it: then nothing is remembered.
     key: Option<hmac::Key>,
-    /// With the time until which each holds.
-    entries: Mutex<HashMap<Fingerprint, (T, Instant)>>,
+    entries: Mutex<Entries<T>>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Entries<T> {
+    /// With the time until which each holds, and its weight.
+    by_fingerprint: HashMap<Fingerprint, (T, Instant, usize)>,
+    weight: usize,
 }
 
 impl<T: Clone> Known<T> {
-    /// Nothing yet.
-    pub fn new() -> Self {
+    /// Nothing yet, and at most so much; then it starts anew.
+    pub fn new(most: usize) -> Self {
         let mut key = [0; 32];
         let key = getrandom::fill(&mut key).ok().map(|()| hmac::Key::new(hmac::HMAC_SHA256, &key));
-        Self { key, entries: Mutex::default() }
+        Self { key, entries: Mutex::new(Entries { by_fingerprint: HashMap::new(), weight: 0 }), most }
     }
 
     /// Of parts, of which each may be missing.
@@ -48,16 +52,24 @@ impl<T: Clone> Known<T> {
     /// What is known, if it still holds.
     pub fn get(&self, fingerprint: &Fingerprint, now: Instant) -> Option<T> {
         let entries = self.entries.lock();
-        entries.get(fingerprint).filter(|(_, until)| now < *until).map(|(what, _)| what.clone())
+        let known = entries.by_fingerprint.get(fingerprint);
+        known.filter(|(_, until, _)| now < *until).map(|(what, ..)| what.clone())
     }
 
-    /// Remembers until then.
-    pub fn remember(&self, fingerprint: Fingerprint, what: T, until: Instant) {
+    /// Remembers until then what weighs so much.
+    pub fn remember(&self, fingerprint: Fingerprint, what: T, until: Instant, weight: usize) {
         let mut entries = self.entries.lock();
-        if entries.len() >= MOST {
-            entries.clear();
+        if entries.weight.saturating_add(weight) > self.most {
+            entries.by_fingerprint.clear();
+            entries.weight = 0;
         }
-        entries.insert(fingerprint, (what, until));
+        if weight > self.most {
+            return;
+        }
+        entries.weight += weight;
+        if let Some((.., old)) = entries.by_fingerprint.insert(fingerprint, (what, until, weight)) {
+            entries.weight -= old;
+        }
     }
 }
 
@@ -68,11 +80,11 @@ mod tests {
 
     #[test]
     fn what_is_known_holds_for_its_time_and_for_these_parts_alone() {
-        let known = Known::new();
+        let known = Known::new(10);
         let now = Instant::now();
         let print = |parts: &[Option<&[u8]>]| known.fingerprint(parts).unwrap();
         let until = now + Duration::from_secs(10);
-        known.remember(print(&[Some(b"ab"), Some(b"c"), None]), 7, until);
+        known.remember(print(&[Some(b"ab"), Some(b"c"), None]), 7, until, 1);
         let get =
             |parts: &[Option<&[u8]>], seconds| known.get(&print(parts), now + Duration::from_secs(seconds));
         assert_eq!(get(&[Some(b"ab"), Some(b"c"), None], 9), Some(7));
@@ -86,11 +98,34 @@ mod tests {
         ] {
             assert_eq!(get(others, 0), None, "{others:?}");
         }
-        let other = Known::<i32>::new();
+        let other = Known::<i32>::new(10);
         assert_ne!(
             other.fingerprint(&[Some(b"ab")]),
             known.fingerprint(&[Some(b"ab")]),
             "each has a key of its own"
         );
+    }
+
+    #[test]
+    fn what_weighs_too_much_together_is_forgotten() {
+        let known = Known::new(10);
+        let now = Instant::now();
+        let until = now + Duration::from_secs(1);
+        let print = |name: &str| known.fingerprint(&[Some(name.as_bytes())]).unwrap();
+        for (name, weight, left) in [
+            ("a", 4, &["a"][..]),
+            ("b", 4, &["a", "b"]),
+            ("b", 2, &["a", "b"]),
+            ("c", 4, &["a", "b", "c"]),
+            ("d", 1, &["d"]),
+            ("e", 11, &[]),
+            ("f", 10, &["f"]),
+        ] {
+            known.remember(print(name), (), until, weight);
+            let all = ["a", "b", "c", "d", "e", "f"];
+            let known: Vec<_> =
+                all.into_iter().filter(|name| known.get(&print(name), now).is_some()).collect();
+            assert_eq!(known, left, "{name}");
+        }
     }
 }

@@ -226,8 +226,11 @@ impl Auth {
         let mut random = [0; 24];
         // A nonce that can be guessed would let an old exchange be repeated.
         let begun = getrandom::fill(&mut random).ok().and_then(|()| {
-            let verifier_of = |user: &str| file.get(user)?.verifier().cloned();
-            scram::begin(message, verifier_of, &self.scram_secret, random)
+            let look_up = |user: &str| {
+                let known = file.get(user).and_then(Password::verifier).cloned();
+                known.ok_or_else(|| file.scram_form(user))
+            };
+            scram::begin(message, look_up, &self.scram_secret, random)
         });
         Some(begun.ok_or(Refused { authenticator: SCRAM, why: Why::NoProof }))
     }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::{digest, pbkdf2};
 use subtle::ConstantTimeEq;
 
-use super::scram::{ROUNDS, Verifier};
+use super::scram::{Form, SALT_LENGTH, Verifier};
 use thiserror::Error;
 
 /// What a new hash costs: 19 MiB and two passes, the least that OWASP advises for argon2id.
@@ -102,10 +102,9 @@ impl Password {
     /// # Errors
     /// When there is no randomness for the salt.
     pub fn make_scram(password: &[u8]) -> Result<Self, PasswordError> {
-        let mut salt = [0; SALT_BYTES];
+        let mut salt = [0; SALT_LENGTH];
         getrandom::fill(&mut salt).map_err(|_| PasswordError::Randomness)?;
-        let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
-        Ok(Self::Scram(Box::new(Verifier::of(password, &salt, rounds))))
+        Ok(Self::Scram(Box::new(Verifier::of(password, &salt, Form::default().rounds))))
     }
 
     /// What SCRAM-SHA-256 needs of it, if it was kept for that.
@@ -368,6 +367,17 @@ mod tests {
         let read = Password::parse(&scram.to_string()).unwrap();
         assert!(read == scram && read.is(b"secret") && !read.is(b"Secret") && read.verifier().is_some());
         assert!(one.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+    }
+
+    /// What another hash has left in it changes nothing.
+    #[test]
+    fn memory_is_used_again() {
+        let mut memory = Vec::new();
+        let passwords = [64, 1_024, 64, 200].map(|size| Password::make_with(b"right", size));
+        for password in passwords.iter().chain(&passwords) {
+            assert!(password.is_with(b"right", &mut memory) && !password.is_with(b"wrong", &mut memory));
+        }
+        assert_eq!(memory.len(), 200);
     }
 
     #[test]

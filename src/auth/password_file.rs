@@ -14,6 +14,7 @@ use ring::hmac;
 use thiserror::Error;
 
 use super::password::{Password, PasswordError};
+use super::scram::{Form, Verifier};
 
 /// Names are at most this long, in bytes: what a CONNECT can hold.
 const LONGEST_NAME: usize = 65_535;
@@ -145,17 +146,30 @@ impl PasswordFile {
     /// What is checked in place of the password of a user that there is not: as if it were any of those that there are,
     /// and the same one each time.
     pub fn decoy(&self, user: &str) -> Cow<'_, Password> {
+        let chosen = self.choose(user, |_| true);
+        chosen.map_or_else(|| Cow::Owned(Password::decoy()), Cow::Borrowed)
+    }
+
+    /// The form that a user who is not there would have for SCRAM-SHA-256, chosen like the decoy.
+    pub fn scram_form(&self, user: &str) -> Form {
+        let chosen = self.choose(user, |decoy| decoy.verifier().is_some());
+        chosen.and_then(Password::verifier).map_or_else(Form::default, Verifier::form)
+    }
+
+    fn choose(&self, user: &str, suits: impl Fn(&Password) -> bool) -> Option<&Password> {
+        let candidates = || self.decoys.iter().filter(|(decoy, _)| suits(decoy));
+        let users: usize = candidates().map(|(_, users)| users).sum();
         let tag = hmac::sign(&self.secret.0, user.as_bytes());
         let number = tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let mut left = number.checked_rem(self.users.len() as u64).unwrap_or(0);
-        let chosen = self.decoys.iter().find(|(_, users)| {
+        let mut left = number.checked_rem(users as u64)?;
+        let chosen = candidates().find(|(_, users)| {
             let users = *users as u64;
             left < users || {
                 left -= users;
                 false
             }
         });
-        chosen.map_or_else(|| Cow::Owned(Password::decoy()), |(decoy, _)| Cow::Borrowed(decoy))
+        chosen.map(|(decoy, _)| decoy)
     }
 
     /// All users.
@@ -269,6 +283,7 @@ fn replace(path: &Path, lines: &[String]) -> Result<(), PasswordFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
 
     const HASH: &str = "$6$CchuyhFXoutwVNAD$53qF8eYe9QiG70OMe7QpAknREcDqAQ1sBrGzucbFNbhZrW6HjMH5LPc358TTD0uvWenHtcrwA1zHjZ5d1b8JjQ==";
 
@@ -296,6 +311,10 @@ mod tests {
         assert!(names.iter().all(|name| is_cheap(name) == is_cheap(name)), "and the same each time");
         let alone = PasswordFile::parse("f", &format!("a:{HASH}\n")).unwrap();
         assert!(names.iter().all(|name| alone.decoy(name).costs_what(alone.get("a").unwrap())));
+        assert_eq!(alone.scram_form("x"), Form::default());
+        let scram = "e:$scram-sha-256$4096$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let scram = PasswordFile::parse("f", &format!("a:{HASH}\n{scram}\n")).unwrap();
+        assert_eq!(scram.scram_form("x"), Form { rounds: NonZeroU32::new(4_096).unwrap(), salt_length: 8 });
         assert!(PasswordFile::default().decoy("x").costs_what(&Password::make(b"x").unwrap()));
     }
 

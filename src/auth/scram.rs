@@ -20,8 +20,9 @@ const LENGTH: usize = digest::SHA256_OUTPUT_LEN;
 /// Random bytes of ours in the nonce.
 const NONCE_BYTES: usize = 24;
 
-/// Rounds for new passwords, and those told for users that there are not.
+/// Rounds and bytes of salt for new passwords.
 pub const ROUNDS: u32 = 15_000;
+pub const SALT_LENGTH: usize = 16;
 
 /// What is kept of a password: enough to verify who knows it, not enough to claim to.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,12 +51,36 @@ impl Verifier {
         }
     }
 
-    /// Of a user that there is not: `secret` is this process's own.
-    fn of_nobody(user: &str, secret: &hmac::Key) -> Self {
-        let salt = hmac::sign(secret, user.as_bytes());
-        let salt = salt.as_ref().get(..16).unwrap_or_default();
-        let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
-        Self { rounds, salt: salt.into(), stored_key: [0; LENGTH], server_key: [0; LENGTH] }
+    /// What is seen of it.
+    pub fn form(&self) -> Form {
+        Form { rounds: self.rounds, salt_length: self.salt.len() }
+    }
+
+    /// Of a user that there is not, in this form; `secret` is this process's own.
+    fn of_nobody(user: &str, form: Form, secret: &hmac::Key) -> Self {
+        let mut salt = Vec::new();
+        for block in (0_u8..=u8::MAX).take_while(|block| usize::from(*block) * LENGTH < form.salt_length) {
+            let text = [&[block], user.as_bytes()].concat();
+            salt.extend_from_slice(hmac::sign(secret, &text).as_ref());
+        }
+        salt.truncate(form.salt_length);
+        Self { rounds: form.rounds, salt: salt.into(), stored_key: [0; LENGTH], server_key: [0; LENGTH] }
+    }
+}
+
+/// What a client sees of a verifier before it has proved anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Rounds of PBKDF2.
+    pub rounds: NonZeroU32,
+    /// Bytes of the salt.
+    pub salt_length: usize,
+}
+
+impl Default for Form {
+    /// That of new passwords.
+    fn default() -> Self {
+        Self { rounds: NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN), salt_length: SALT_LENGTH }
     }
 }
 
@@ -92,10 +117,10 @@ impl std::fmt::Debug for Exchange {
 }
 
 /// Takes the client's first message; the exchange and the server's answer, or `None` if the message is none of this
-/// method. `verifier_of` knows the users.
+/// method. `look_up` knows the users, and the form that a user who is not there would have.
 pub fn begin(
     message: &[u8],
-    verifier_of: impl FnOnce(&str) -> Option<Verifier>,
+    look_up: impl FnOnce(&str) -> Result<Verifier, Form>,
     secret: &hmac::Key,
     random: [u8; NONCE_BYTES],
 ) -> Option<(Exchange, Vec<u8>)> {
@@ -113,9 +138,9 @@ pub fn begin(
     if client_nonce.is_empty() || !client_nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
-    let found = verifier_of(&user);
-    let is_known = found.is_some();
-    let verifier = found.unwrap_or_else(|| Verifier::of_nobody(&user, secret));
+    let found = look_up(&user);
+    let is_known = found.is_ok();
+    let verifier = found.unwrap_or_else(|form| Verifier::of_nobody(&user, form, secret));
     let nonce = format!("{client_nonce}{}", STANDARD.encode(random));
     let answer = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.rounds);
     let so_far = format!("{bare},{answer}");
@@ -180,9 +205,11 @@ mod tests {
         hmac::Key::new(hmac::HMAC_SHA256, b"of this test")
     }
 
-    fn pencil(user: &str) -> Option<Verifier> {
+    fn pencil(user: &str) -> Result<Verifier, Form> {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        (user == "user").then(|| Verifier::of(b"pencil", &salt, NonZeroU32::new(4096).unwrap()))
+        let rounds = NonZeroU32::new(4096).unwrap();
+        let form = Form { rounds, salt_length: salt.len() };
+        if user == "user" { Ok(Verifier::of(b"pencil", &salt, rounds)) } else { Err(form) }
     }
 
     /// RFC 7677 §3. Its server's nonce is no base64, so it is put where ours would stand.
@@ -238,6 +265,12 @@ mod tests {
         };
         assert_eq!(salt("a"), salt("a"));
         assert_ne!(salt("a"), salt("b"));
+        // And nothing else tells that it is nobody's.
+        assert_eq!(salt("a").len(), salt("user").len());
+        for salt_length in [0, 8, 32, 33, 100] {
+            let form = Form { salt_length, ..Form::default() };
+            assert_eq!(Verifier::of_nobody("a", form, &secret()).form(), form);
+        }
     }
 
     #[test]
@@ -278,7 +311,7 @@ mod tests {
             let password = prepared.unwrap_or(written).as_bytes();
             assert_eq!(&*prepare_password(written.as_bytes()), password, "{written:?}");
             let first = format!("n,,n={written},r=x");
-            let begun = begin(first.as_bytes(), |_| None, &secret(), [0; NONCE_BYTES]);
+            let begun = begin(first.as_bytes(), |_| Err(Form::default()), &secret(), [0; NONCE_BYTES]);
             assert_eq!(begun.as_ref().map(|(exchange, _)| exchange.user()), prepared, "{written:?}");
         }
         assert_eq!(&*prepare_password(b"\xFF"), b"\xFF");
@@ -288,7 +321,8 @@ mod tests {
 
     #[test]
     fn names_are_unescaped_and_what_is_no_first_message_is_refused() {
-        let (exchange, _) = begin(b"n,,n=a=2Cb=3Dc,r=x", |_| None, &secret(), [0; NONCE_BYTES]).unwrap();
+        let (exchange, _) =
+            begin(b"n,,n=a=2Cb=3Dc,r=x", |_| Err(Form::default()), &secret(), [0; NONCE_BYTES]).unwrap();
         assert_eq!(exchange.user(), "a,b=c");
         for message in [
             &b""[..],

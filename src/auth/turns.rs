@@ -251,4 +251,46 @@ mod tests {
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
+
+    /// Whatever happens in whatever order: no turn is lost, none is made up, nobody waits beside a free one.
+    #[test]
+    fn no_turn_is_lost() {
+        use proptest::prelude::{any, prop};
+        proptest::proptest!(|(steps in prop::collection::vec((0_u8..3, any::<u8>()), 1..200))| {
+            let turns = Turns::new(2, 5);
+            let (mut waiting, mut held): (Vec<Taking<'_>>, Vec<Turn>) = (Vec::new(), Vec::new());
+            for (verb, which) in steps {
+                match verb {
+                    0 => {
+                        let mut taking: Taking<'_> = Box::pin(turns.take(from(which % 4)));
+                        match poll(&mut taking) {
+                            Poll::Ready(turn) => held.extend(turn.ok()),
+                            Poll::Pending => waiting.push(taking),
+                        }
+                    }
+                    1 if !held.is_empty() => drop(held.swap_remove(usize::from(which) % held.len())),
+                    _ if !waiting.is_empty() => drop(waiting.swap_remove(usize::from(which) % waiting.len())),
+                    _ => {}
+                }
+                // Those whose turn it is take it; some have been given up before they could.
+                if which % 3 > 0 {
+                    waiting.retain_mut(|taking| match poll(taking) {
+                        Poll::Ready(turn) => {
+                            held.extend(turn.ok());
+                            false
+                        }
+                        Poll::Pending => true,
+                    });
+                }
+                let state = turns.state.lock();
+                assert!(state.free == 0 || state.waiting.is_empty());
+                assert!(state.waiting.len() <= 5 && held.len() + state.free <= 2);
+                let counted: usize = state.sources.values().map(|(count, _)| count).sum();
+                assert_eq!(counted, state.waiting.len());
+            }
+            drop((waiting, held));
+            let state = turns.state.lock();
+            assert_eq!((state.free, state.waiting.len(), state.sources.len()), (2, 0, 0));
+        });
+    }
 }

@@ -37,6 +37,10 @@ pub use answer::AnswerError;
 /// Bytes of an answer at most.
 const LONGEST_ANSWER: usize = 256 * 1024;
 
+/// Bytes of answers remembered at most, each with what it takes beside.
+const REMEMBERED: usize = 64 * 1024 * 1024;
+const BESIDE: usize = 512;
+
 /// How long a connection to the service is kept for the next question.
 const KEPT: Duration = Duration::from_secs(30);
 
@@ -96,7 +100,7 @@ impl HttpService {
             timeout: settings.timeout,
             remember_for: settings.cache,
             turns: Turns::new(settings.concurrent, settings.queue),
-            known: Known::new(),
+            known: Known::new(REMEMBERED),
         })
     }
 
@@ -109,9 +113,9 @@ impl HttpService {
         }
         // The wait for a turn counts.
         match tokio::time::timeout(self.timeout, self.question(listener, credentials)).await {
-            Ok(answer) => {
+            Ok((answer, length)) => {
                 if let (Answer::Yes(identity), Some(fingerprint)) = (&answer, fingerprint) {
-                    self.remember(fingerprint, identity);
+                    self.remember(fingerprint, identity, length);
                 }
                 answer
             }
@@ -124,19 +128,20 @@ impl HttpService {
         }
     }
 
-    async fn question(&self, listener: &str, credentials: &Credentials<'_>) -> Answer {
+    /// What is answered, and the length of that.
+    async fn question(&self, listener: &str, credentials: &Credentials<'_>) -> (Answer, usize) {
         let address = credentials.address.map(|address| address.ip());
         let Ok(_turn) = self.turns.take(address).await else {
-            return Answer::No(Why::Busy("auth.http_queue"));
+            return (Answer::No(Why::Busy("auth.http_queue")), 0);
         };
         let unanswered = |reason: String| Answer::No(Why::Unanswered(reason.into()));
-        let body = match self.post(question(listener, credentials)).await {
-            Ok(body) => body,
-            Err(reason) => return unanswered(reason),
-        };
-        match answer::parse(&body, credentials.username, Instant::now()) {
-            Ok(answer) => answer,
-            Err(error) => unanswered(format!("its answer is not understood: {error}")),
+        match self.post(question(listener, credentials)).await {
+            Err(reason) => (unanswered(reason), 0),
+            Ok(body) => {
+                let answer = answer::parse(&body, credentials.username, Instant::now());
+                let misunderstood = |error| unanswered(format!("its answer is not understood: {error}"));
+                (answer.unwrap_or_else(misunderstood), body.len())
+            }
         }
     }
 
@@ -178,10 +183,10 @@ impl HttpService {
         ])
     }
 
-    fn remember(&self, fingerprint: Fingerprint, identity: &Identity) {
+    fn remember(&self, fingerprint: Fingerprint, identity: &Identity, length: usize) {
         let until = Instant::now() + self.remember_for;
         let until = identity.expires.map_or(until, |expires| expires.min(until));
-        self.known.remember(fingerprint, identity.clone(), until);
+        self.known.remember(fingerprint, identity.clone(), until, length + BESIDE);
     }
 }
 
