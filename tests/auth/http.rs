@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::service::{Reply, Service};
 use crate::support::certificates::{self, Authority};
 use crate::support::{
-    Broker, Connect, DISCONNECT, PUBACK, RawClient, V3_1_1, V5, Version, connect, publish, unique,
+    Broker, Connect, DISCONNECT, PINGRESP, PUBACK, RawClient, V3_1_1, V5, Version, connect, pingreq, publish,
+    unique,
 };
 use crate::{Folder, fulmar, said, user};
 
@@ -248,6 +249,42 @@ fn a_crowd_waits_in_order_and_within_bounds() {
     service.open();
     let codes: Vec<u8> = late.iter_mut().map(|client| client.read().connack().reason).collect();
     assert_eq!(codes.iter().filter(|code| **code == 3).count(), 6, "{codes:x?}");
+}
+
+/// Those who have lost patience do not stand in the way of those who have not.
+#[test]
+fn who_is_gone_gives_up_the_place() {
+    let folder = Folder::new();
+    let service = Service::start(allow);
+    let broker =
+        guarded(&folder, &service.url(), "http_concurrent = 1\nhttp_queue = 2\nhttp_timeout = \"30s\"");
+    service.shut();
+    let mut first = guest(V5, "first").send_to(&broker);
+    let start = Instant::now();
+    while service.most() < 1 {
+        assert!(start.elapsed() < Duration::from_secs(5), "nobody was asked about");
+    }
+    let impatient: Vec<_> =
+        (0..2).map(|number| guest(V5, &format!("gone-{number}")).send_to(&broker)).collect();
+    assert_eq!(guest(V5, "late").refused(&broker), 0x89);
+    impatient.into_iter().for_each(RawClient::cut);
+    // One that has sent more behind its CONNECT is there, and what it has sent is not lost.
+    let mut eager = loop {
+        let mut eager = guest(V5, "eager").send_to(&broker);
+        eager.send(&pingreq());
+        eager.set_patience(Duration::from_millis(200));
+        // An answer so soon is a refusal.
+        if !eager.is_more() {
+            break eager;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "the places are still taken");
+    };
+    service.open();
+    assert_eq!(first.read().connack().reason, 0);
+    eager.set_patience(Duration::from_secs(5));
+    assert_eq!(eager.read().connack().reason, 0);
+    eager.read().must_be(PINGRESP);
+    assert_eq!(service.count(), 2, "nobody asks about those who are gone");
 }
 
 /// Who shows a certificate needs neither user name nor password to be asked about.
