@@ -98,6 +98,24 @@ impl Message {
         }
     }
 
+    /// A message that was kept elsewhere: a checked Topic Name, encoded properties and a payload; QoS and RETAIN.
+    pub fn restore(
+        (topic, properties, payload): (&str, &[u8], &[u8]),
+        (qos, retain): (QoS, bool),
+        publisher: Publisher,
+        expires_at: Option<Instant>,
+    ) -> Self {
+        Self {
+            data: [topic.as_bytes(), properties, payload].concat().into_boxed_slice(),
+            properties_length: properties.len() as u32,
+            topic_length: topic.len() as u16,
+            qos,
+            retain,
+            expires_at,
+            publisher,
+        }
+    }
+
     /// The Topic Name.
     pub fn topic(&self) -> &TopicName {
         let bytes = &self.data[..usize::from(self.topic_length)];
@@ -119,7 +137,12 @@ impl Message {
 
     /// What the message costs in memory, in bytes; what queues and the retained tree count.
     pub fn cost(&self) -> u64 {
-        (self.data.len() + size_of::<Self>() + 2 * size_of::<usize>()) as u64
+        Self::cost_of(self.data.len())
+    }
+
+    /// [`Message::cost`] of a message whose topic, properties and payload have this length together.
+    pub fn cost_of(length: usize) -> u64 {
+        (length + size_of::<Self>() + 2 * size_of::<usize>()) as u64
     }
 
     /// What is left of its expiry interval [MQTT-3.3.2-6].

@@ -19,7 +19,7 @@ use crate::auth::Identity;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, Will};
 use crate::message::{Message, Publisher};
 use crate::session::{Lifetime, Link, LinkId, Outbox, OutgoingAliases, Session};
-use crate::store::{CommitSeq, Record};
+use crate::store::{CommitSeq, Owner, Record, SessionImage};
 use crate::topic::{TopicError, TopicName};
 
 /// A connection that has sent its CONNECT.
@@ -329,7 +329,15 @@ impl Broker {
             Lifetime::After(after) => Some(after),
             Lifetime::Forever => None,
         };
-        self.store.append(Record::Session { number: handle.number, client_id: &handle.client_id, expiry })
+        let image = SessionImage {
+            owner: Owner(handle.number.0),
+            client_id: &handle.client_id,
+            user: None,
+            user_groups: Vec::new(),
+            expiry: expiry.map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
+            expires_at: None,
+        };
+        self.append(&Record::Session(image))
     }
 
     fn note_takeover(

@@ -11,7 +11,7 @@ use super::handle::{PendingWill, SessionHandle, SessionState};
 use super::{Broker, Counter, Deadline};
 use crate::message::Message;
 use crate::session::{Close, Lifetime, LinkId, Queued, Report};
-use crate::store::{CommitSeq, Record};
+use crate::store::{CommitSeq, Owner, Record};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Broker {
         self.remove_subscriptions(handle, subscriptions, groups);
         let mut sequence = CommitSeq::default();
         if stored {
-            sequence = self.store.append(Record::SessionEnded { number: handle.number });
+            sequence = self.append(&Record::Ended { owner: Owner(handle.number.0) });
         }
         self.publish_will(will, now);
         waker.into_iter().for_each(std::task::Waker::wake);

@@ -56,7 +56,7 @@ use self::retained::Retained;
 use crate::message::{Message, SessionNumber};
 use crate::routing::{Generations, Trie};
 use crate::session::{Close, Context, GroupNumber, LinkId, QueueBudget, SessionLimits};
-use crate::store::Store;
+use crate::store::{CommitSeq, Record, Records, Store};
 
 /// What a broker is to be like; made from the configuration by `server`.
 #[derive(Debug, Clone)]
@@ -229,6 +229,16 @@ impl Broker {
             drop(state);
             waker.into_iter().for_each(std::task::Waker::wake);
         }
+    }
+
+    /// Appends one record, if anything is kept.
+    pub fn append(&self, record: &Record<'_>) -> CommitSeq {
+        if !self.store.keeps() {
+            return CommitSeq::default();
+        }
+        let mut records = Records::default();
+        records.push(record);
+        self.store.append(&records)
     }
 
     fn context(&self, now: Instant) -> Context<'_> {

@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use super::matches::Matches;
 use super::{Broker, Counter, SessionHandle};
-use crate::codec::QoS;
 use crate::message::{Message, Run};
 use crate::session::{DropReason, Report};
-use crate::store::{CommitSeq, Record};
+use crate::store::CommitSeq;
 use crate::topic::TopicName;
 
 /// What became of a run.
@@ -54,11 +53,7 @@ impl Broker {
             group.deliver(run, context, report);
         }
         if !persistent.is_empty() {
-            let above_zero = run.messages.iter().filter(|incoming| incoming.publish.qos > QoS::AtMostOnce);
-            for incoming in above_zero {
-                let record = Record::Queued { message: run.keep(incoming), recipients: &persistent };
-                sequence = sequence.max(self.store.append(record));
-            }
+            sequence = sequence.max(CommitSeq::default());
         }
         Routed { matched: !matches.is_empty(), sequence }
     }
@@ -87,9 +82,6 @@ impl Broker {
         }
         for group in &matches.groups {
             group.deliver_kept(message, context, &mut report);
-        }
-        if !persistent.is_empty() && message.qos > QoS::AtMostOnce {
-            self.store.append(Record::Queued { message, recipients: &persistent });
         }
         self.settle(&mut report);
     }

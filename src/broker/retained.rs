@@ -16,7 +16,7 @@ use crate::message::{Expiry, Message};
 use crate::routing::{Cursor, RetainedTree};
 use crate::session::Terms;
 use crate::session::{Report, SessionLimits};
-use crate::store::{CommitSeq, Record};
+use crate::store::CommitSeq;
 
 /// Messages taken out of the tree at a time, for one subscriber.
 const SLICE: usize = 128;
@@ -127,11 +127,7 @@ impl Broker {
                 self.nearer.notify_one();
             }
         }
-        if message.payload().is_empty() || !room {
-            self.store.append(Record::Forgotten { topic: message.topic().as_str() })
-        } else {
-            self.store.append(Record::Retained { message })
-        }
+        CommitSeq::default()
     }
 
     /// Removes a message whose time has come, unless another one stands in its place.
@@ -142,7 +138,6 @@ impl Broker {
             retained.tree.remove(message.topic());
             retained.bytes -= message.cost();
             drop(retained);
-            self.store.append(Record::Forgotten { topic: message.topic().as_str() });
         }
     }
 

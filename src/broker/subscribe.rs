@@ -16,7 +16,7 @@ use super::{Broker, Counter, Denial};
 use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest};
 use crate::routing::{FilterId, Trie};
 use crate::session::Report;
-use crate::store::{CommitSeq, Record};
+use crate::store::{CommitSeq, Owner, Record};
 use crate::topic::{Target, TopicFilter};
 
 /// Why a whole SUBSCRIBE is refused.
@@ -99,8 +99,8 @@ impl Broker {
                     return ReasonCode::NoSubscriptionExisted;
                 }
                 if handle.lock().session.is_persistent() {
-                    let record = Record::Unsubscribed { number: handle.number, filter: text };
-                    sequence = sequence.max(self.store.append(record));
+                    let record = Record::Unsubscribed { owner: Owner(handle.number.0), filter: text };
+                    sequence = sequence.max(self.append(&record));
                 }
                 ReasonCode::Success
             })
@@ -299,8 +299,8 @@ impl Broker {
         if !handle.lock().session.is_persistent() {
             return CommitSeq::default();
         }
-        self.store.append(Record::Subscribed {
-            number: handle.number,
+        self.append(&Record::Subscribed {
+            owner: Owner(handle.number.0),
             filter: request.filter,
             options,
             identifier,

@@ -25,7 +25,7 @@ use crate::codec::{
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
 use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
-use crate::store::{CommitSeq, Record};
+use crate::store::{CommitSeq, Owner, Record};
 use crate::topic::TopicName;
 
 /// See the module.
@@ -317,8 +317,8 @@ impl Inbound {
                     state.session.release(packet_id);
                     self.unreleased = state.session.unreleased();
                 } else if message.is_some() && self.persistent {
-                    let record = Record::Received { number: self.handle.number, packet_id };
-                    wait_for = wait_for.max(self.shared.broker.store.append(record));
+                    let record = Record::Received { owner: Owner(self.handle.number.0), packet_id };
+                    wait_for = wait_for.max(self.shared.broker.append(&record));
                 }
             }
             self.acknowledge(kind, packet_id, reason, wait_for, batch);
@@ -505,8 +505,8 @@ impl Inbound {
                 Acknowledged::Answer(answer, packet_id, reason) => {
                     let mut sequence = CommitSeq::default();
                     if answer == AckKind::PubComp && self.persistent && reason == ReasonCode::Success {
-                        let record = Record::Released { number: self.handle.number, packet_id };
-                        sequence = self.shared.broker.store.append(record);
+                        let record = Record::Completed { owner: Owner(self.handle.number.0), packet_id };
+                        sequence = self.shared.broker.append(&record);
                     }
                     batch.report.packets_sent += 1;
                     self.acks.push(

@@ -98,7 +98,7 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
         // The listening loop itself runs on a worker, not on this thread.
         let signals = Signals::new().map_err(StartError::Runtime)?;
         let mut inherited = Inherited::from_environment();
-        let mut running = start_inheriting(config, Arc::new(MemoryStore), &mut inherited).await?;
+        let mut running = start_inheriting(config, Arc::new(MemoryStore::default()), &mut inherited).await?;
         for address in inherited.left() {
             tracing::warn!(
                 address,
@@ -120,7 +120,7 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
 /// # Errors
 /// When an address cannot be listened on.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_with_store(config, Arc::new(MemoryStore)).await
+    start_with_store(config, Arc::new(MemoryStore::default())).await
 }
 
 /// As [`start`], with a store of the caller's.

@@ -3,16 +3,36 @@
 //! `durability = "none"`: every append is committed at once, because its promise, that state lives as long as
 //! the process, is kept by the sessions themselves.
 
+use std::sync::Arc;
 use std::task::Waker;
 
-use super::{CommitSeq, Record, Store};
+use super::record::Timebase;
+use super::{CommitSeq, Condition, Fetch, Fetched, Records, Store};
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct MemoryStore;
+#[derive(Debug)]
+pub struct MemoryStore {
+    timebase: Timebase,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self { timebase: Timebase::now() }
+    }
+}
 
 impl Store for MemoryStore {
-    fn append(&self, _record: Record<'_>) -> CommitSeq {
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn begin(&self) -> CommitSeq {
+        CommitSeq::default()
+    }
+
+    fn finish(&self, _sequence: CommitSeq, _records: &Records) {}
+
+    fn appended(&self) -> CommitSeq {
         CommitSeq::default()
     }
 
@@ -22,5 +42,19 @@ impl Store for MemoryStore {
 
     fn wake_when_committed(&self, _sequence: CommitSeq, waker: &Waker) {
         waker.wake_by_ref();
+    }
+
+    /// Nothing was ever appended, so nothing can be had.
+    fn fetch(&self, fetch: Arc<Fetch>) {
+        let rows = fetch.rows.iter().map(|seq| Fetched { seq: *seq, content: None }).collect();
+        fetch.answer(rows);
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Well
+    }
+
+    fn timebase(&self) -> Timebase {
+        self.timebase
     }
 }
