@@ -21,6 +21,7 @@ use crate::auth::acl::Permissions;
 use crate::message::{Message, Publisher, SessionNumber};
 use crate::routing::{Cursor, FilterId};
 use crate::session::{Session, Terms};
+use crate::store::RowSeq;
 use crate::topic::TopicFilter;
 
 /// See the module.
@@ -44,14 +45,14 @@ pub struct SessionState {
     pub session: Session,
     /// It has ended: nothing may be added to it.
     pub ended: bool,
-    /// The store knows it, whatever its lifetime is now.
-    pub stored: bool,
     /// The filters under which it stands in the trie, without those of groups.
     pub subscriptions: HashSet<FilterId>,
     /// The groups it is a member of.
     pub groups: Vec<Arc<Group>>,
     /// The Will of its present or last connection, not published yet.
     pub will: Option<Box<PendingWill>>,
+    /// Counts its Wills, so that the end of one is not taken for the end of the next.
+    pub will_number: u32,
     /// Retained messages still to be sent for its subscriptions.
     pub replays: BTreeMap<FilterId, Replay>,
     /// When its keep alive is to be looked at.
@@ -69,7 +70,7 @@ pub struct SessionState {
     /// What its client may do; `None`: everything.
     pub permissions: Option<Arc<Permissions>>,
     /// How often it was taken over lately.
-    pub takeovers: Takeovers,
+    pub takeovers: Option<Box<Takeovers>>,
 }
 
 /// Take-overs of one Client Identifier within a minute.
@@ -99,6 +100,15 @@ pub struct PendingWill {
     pub expiry: Option<Duration>,
     /// Will Delay Interval.
     pub delay: Duration,
+}
+
+impl PendingWill {
+    /// The message that is published now: its expiry begins.
+    pub fn into_message(self, now: Instant) -> Message {
+        let mut message = self.message;
+        message.expires_at = self.expiry.and_then(|expiry| now.checked_add(expiry));
+        message
+    }
 }
 
 /// The retained messages that a new subscription is still to get.
@@ -133,6 +143,7 @@ impl Granted {
             retain_as_published: self.retain_as_published,
             identifiers: self.identifiers.as_ref(),
             group: None,
+            group_row: RowSeq::default(),
             several,
         }
     }
@@ -149,10 +160,10 @@ impl SessionHandle {
             state: Mutex::new(SessionState {
                 session,
                 ended: false,
-                stored: false,
                 subscriptions: HashSet::new(),
                 groups: Vec::new(),
                 will: None,
+                will_number: 0,
                 replays: BTreeMap::new(),
                 keep_alive: None,
                 proof_ends: None,
@@ -161,7 +172,7 @@ impl SessionHandle {
                 identity: None,
                 address: None,
                 permissions: None,
-                takeovers: Takeovers::default(),
+                takeovers: None,
             }),
         }
     }
