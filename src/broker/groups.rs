@@ -15,6 +15,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::Mutex;
 
 use super::handle::{Granted, SessionHandle, SessionState};
+use super::publish::note_filling;
 use crate::auth::acl::Decision;
 use crate::codec::QoS;
 use crate::config::SharedStrategy;
@@ -465,6 +466,9 @@ impl GroupState {
             Pushed::Rejected => (false, 1, false),
         };
         report.queued += u64::from(waits);
+        if waits && self.queue.is_newly_filling(limits) {
+            note_filling("shared group", &group.name, self.queue.len());
+        }
         if waits && row != RowSeq::default() {
             report.rows.push(group.row_of(row, message()));
         }

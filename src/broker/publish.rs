@@ -69,6 +69,9 @@ impl Broker {
             if let Some(reason) = report.fresh_drop.take() {
                 self.note_drop(&recipient.handle, reason, state.session.dropped(reason));
             }
+            if std::mem::take(&mut report.filling) {
+                note_filling("client", &recipient.handle.client_id, state.session.queued());
+            }
             recipient.handle.note_load(&state);
         }
         for group in &matches.groups {
@@ -113,6 +116,9 @@ impl Broker {
             }
             let retain = message.retain && granted.retain_as_published;
             state.session.deliver_kept(message, retain, &granted.terms(true), context, &mut report);
+            if std::mem::take(&mut report.filling) {
+                note_filling("client", &recipient.handle.client_id, state.session.queued());
+            }
             recipient.handle.note_load(&state);
         }
         for group in &matches.groups {
@@ -199,4 +205,12 @@ impl Broker {
             );
         }
     }
+}
+
+/// Says that somebody's queue is nearly full.
+pub(super) fn note_filling(kind: &str, name: &str, messages: usize) {
+    tracing::warn!(
+        "the queue of {kind} {name:?} is at four fifths of its bound with {messages} messages; when it is full, \
+         queue.overflow says what happens: has the client gone for good, or is it too slow?"
+    );
 }

@@ -229,6 +229,7 @@ impl Session {
         match pushed {
             Pushed::Queued | Pushed::Displaced(_) => {
                 report.queued += 1;
+                report.filling |= self.queue.is_newly_filling(limits);
                 report.rows.extend(new_row);
                 if let Pushed::Displaced(count) = pushed {
                     self.count_drop(DropReason::QueueFull, count, report);

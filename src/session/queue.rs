@@ -141,13 +141,15 @@ pub struct Queue {
     bytes: u64,
     /// Bytes of memory, as the budget counts them.
     memory: u64,
+    /// Somebody was told that it is filling up.
+    told: bool,
     budget: Arc<QueueBudget>,
 }
 
 impl Queue {
     /// An empty queue that counts against this budget.
     pub fn new(budget: Arc<QueueBudget>) -> Self {
-        Self { waiting: VecDeque::new(), stored: None, bytes: 0, memory: 0, budget }
+        Self { waiting: VecDeque::new(), stored: None, bytes: 0, memory: 0, told: false, budget }
     }
 
     /// Adds rows at the end that the store had when it was opened.
@@ -223,6 +225,19 @@ impl Queue {
             self.waiting.push_back(queued);
         }
         if displaced > 0 { Pushed::Displaced(displaced) } else { Pushed::Queued }
+    }
+
+    /// Whether it has just become as full as its owner should know: four fifths of a bound. Told again when it was half
+    /// empty meanwhile.
+    pub fn is_newly_filling(&mut self, limits: &QueueLimits) -> bool {
+        let share = |parts: u64| {
+            (self.len() as u64).saturating_mul(5) >= (limits.messages as u64).saturating_mul(parts)
+                || self.bytes.saturating_mul(5) >= limits.bytes.saturating_mul(parts)
+        };
+        let (is_filling, is_half_full) = (share(4), share(2));
+        let is_new = is_filling && !self.told;
+        self.told = is_filling || (self.told && is_half_full);
+        is_new
     }
 
     /// Puts messages back at the front, in this order and without looking at the bounds: they had their place
@@ -456,6 +471,33 @@ mod tests {
             assert_eq!(push(&mut queue, message(1), &limits, time), Pushed::Queued);
             assert_eq!(push(&mut queue, message(2), &limits, time), last);
             assert_eq!(payloads(&queue), kept);
+        }
+    }
+
+    #[test]
+    fn a_queue_that_fills_up_says_so_once_until_it_was_half_empty() {
+        let time = time();
+        let limits =
+            QueueLimits { messages: 10, bytes: u64::MAX, overflow: Overflow::DropOldest, in_memory: 0 };
+        let mut queue = Queue::new(Arc::new(QueueBudget::new(u64::MAX)));
+        let mut told = Vec::new();
+        for number in 1..=10 {
+            push(&mut queue, message(number), &limits, time);
+            told.push(queue.is_newly_filling(&limits));
+        }
+        assert_eq!(told.iter().position(|told| *told), Some(7), "at 8 of 10");
+        assert_eq!(told.iter().filter(|told| **told).count(), 1);
+        for (left, again) in [(5, false), (3, true)] {
+            while queue.len() > left {
+                queue.pop();
+            }
+            assert!(!queue.is_newly_filling(&limits));
+            let mut is_told = false;
+            while queue.len() < 10 {
+                push(&mut queue, message(0), &limits, time);
+                is_told |= queue.is_newly_filling(&limits);
+            }
+            assert_eq!(is_told, again, "after {left} were left");
         }
     }
 

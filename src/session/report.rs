@@ -31,6 +31,8 @@ pub struct Report {
     pub dropped: [u64; DropReason::COUNT],
     /// What the last call dropped, to be taken by the caller, who knows for whom.
     pub fresh_drop: Option<DropReason>,
+    /// A queue is filling up: taken by the caller, who knows whose.
+    pub filling: bool,
     /// Empty buffers for outboxes that begin to fill.
     pub buffers: BufferPool,
     /// The sequence under which rows and records will be appended: reserved by the broker before it touches a session
