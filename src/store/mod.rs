@@ -10,6 +10,7 @@
 //! any order; the furthest counts. All other records about one thing are appended in the order in which they happened,
 //! because the broker appends them under the lock that guards the thing.
 
+pub mod disk;
 mod memory;
 pub mod record;
 
@@ -19,6 +20,7 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
+pub use disk::{DiskStore, OpenError};
 pub use memory::MemoryStore;
 pub use record::{
     Damaged, GroupImage, Identifiers, MessageImage, Owner, Record, RecordIter, Records, RetainedSlot, Row,
