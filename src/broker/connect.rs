@@ -180,12 +180,7 @@ impl Broker {
         }
         let will_of_old = state.will.take();
         let old_link_lives = state.session.link.is_some();
-        for key in [
-            state.keep_alive.take(),
-            state.proof_ends.take().map(|key| *key),
-            state.expiry.take(),
-            state.will_due.take(),
-        ] {
+        for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
         state.takeovers = takeovers;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::handle::{PendingWill, SessionHandle, SessionState};
+use super::handle::{Away, PendingWill, SessionHandle, SessionState};
 use super::publish::Along;
 use super::{Broker, Counter, Deadline};
 use crate::session::{Close, Lifetime, LinkId, Queued, Report};
@@ -61,19 +61,19 @@ impl Broker {
             Lifetime::After(after) => expires_at = now.checked_add(after),
             Lifetime::Forever => {}
         }
-        state.expiry =
+        let expiry =
             expires_at.map(|at| self.add_deadline(at, Deadline::SessionExpiry(Arc::downgrade(handle))));
-        let mut will_due = None;
-        match &state.will {
-            Some(pending) if pending.delay.is_zero() => will = state.will.take(),
-            // If the session ends before, the Will is published then [MQTT-3.1.3-9].
-            Some(pending) => {
-                will_due = now.checked_add(pending.delay);
-                state.will_due =
-                    will_due.map(|at| self.add_deadline(at, Deadline::Will(Arc::downgrade(handle))));
+        let will_due = match &state.will {
+            Some(pending) if pending.delay.is_zero() => {
+                will = state.will.take();
+                None
             }
-            None => {}
-        }
+            // If the session ends before, the Will is published then [MQTT-3.1.3-9].
+            Some(pending) => now.checked_add(pending.delay),
+            None => None,
+        };
+        let due = will_due.map(|at| self.add_deadline(at, Deadline::Will(Arc::downgrade(handle))));
+        state.away = Some(Box::new(Away { expiry, will: due }));
         handle.note_load(&state);
         let will_number = state.will_number;
         if state.session.is_kept() {
@@ -113,12 +113,7 @@ impl Broker {
         let subscriptions = std::mem::take(&mut state.subscriptions);
         let groups = std::mem::take(&mut state.groups);
         let will = state.will.take();
-        for key in [
-            state.keep_alive.take(),
-            state.proof_ends.take().map(|key| *key),
-            state.expiry.take(),
-            state.will_due.take(),
-        ] {
+        for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
         state.replays.clear();
@@ -181,7 +176,9 @@ impl Broker {
     pub(super) fn publish_due_will(&self, handle: &Weak<SessionHandle>, now: Instant) {
         let Some(handle) = handle.upgrade() else { return };
         let mut state = handle.lock();
-        state.will_due = None;
+        if let Some(away) = &mut state.away {
+            away.will = None;
+        }
         let will = if state.session.link.is_none() { state.will.take() } else { None };
         let number = state.will_number;
         drop(state);

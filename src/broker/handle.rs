@@ -59,10 +59,8 @@ pub struct SessionState {
     pub keep_alive: Option<DeadlineKey>,
     /// When what its client proved expires.
     pub proof_ends: Option<Box<DeadlineKey>>,
-    /// When it expires, or its Will is to be published; only while it is not connected.
-    pub expiry: Option<DeadlineKey>,
-    /// See `expiry`.
-    pub will_due: Option<DeadlineKey>,
+    /// What is to happen if nobody comes back; only while it is not connected.
+    pub away: Option<Box<Away>>,
     /// Who its client is; `None`: nobody in particular.
     pub identity: Option<Arc<Identity>>,
     /// Where its client is, or was last.
@@ -71,6 +69,15 @@ pub struct SessionState {
     pub permissions: Option<Arc<Permissions>>,
     /// How often it was taken over lately.
     pub takeovers: Option<Box<Takeovers>>,
+}
+
+/// The deadlines of a session whose client is away.
+#[derive(Debug, Default)]
+pub struct Away {
+    /// When it expires.
+    pub expiry: Option<DeadlineKey>,
+    /// When its Will is to be published.
+    pub will: Option<DeadlineKey>,
 }
 
 /// Take-overs of one Client Identifier within a minute.
@@ -149,6 +156,14 @@ impl Granted {
     }
 }
 
+impl SessionState {
+    /// Takes all its deadlines.
+    pub fn take_deadlines(&mut self) -> [Option<DeadlineKey>; 4] {
+        let Away { expiry, will } = self.away.take().map_or(Away::default(), |away| *away);
+        [self.keep_alive.take(), self.proof_ends.take().map(|key| *key), expiry, will]
+    }
+}
+
 impl SessionHandle {
     /// A new session's handle.
     pub fn new(number: SessionNumber, client_id: &str, publisher: Publisher, session: Session) -> Self {
@@ -167,8 +182,7 @@ impl SessionHandle {
                 replays: BTreeMap::new(),
                 keep_alive: None,
                 proof_ends: None,
-                expiry: None,
-                will_due: None,
+                away: None,
                 identity: None,
                 address: None,
                 permissions: None,

@@ -46,6 +46,7 @@ pub use disconnect::Ending;
 pub use handle::{SessionHandle, SessionState};
 pub use poll::{Polled, Progress};
 pub use publish::Routed;
+pub use restore::Restored;
 pub use retained::RetainedLimits;
 pub use subscribe::{SubscribeError, Subscribed};
 pub use sys::SysReporter;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::{PendingWill, SessionHandle};
+use super::handle::{Away, PendingWill, SessionHandle};
 use super::{Broker, Deadline, groups::Group};
 use crate::auth::Identity;
 use crate::codec::{RetainHandling, SubscriptionOptions};
@@ -112,15 +112,14 @@ impl Broker {
             (None, Lifetime::After(after)) => now.checked_add(after),
             (None, Lifetime::Connection | Lifetime::Forever) => None,
         };
-        state.expiry =
+        let expiry =
             expires_at.map(|at| self.add_deadline(at, Deadline::SessionExpiry(Arc::downgrade(&handle))));
         let had_left = recovered.expires_at.is_some() || lifetime == Lifetime::Forever;
         let will = recovered.will.map(|will| pending(will, |at| self.timebase.instant(at)));
         let due = will.as_ref().map(|(will, due)| due.unwrap_or_else(|| now + will.delay));
         state.will = will.map(|(will, _)| Box::new(will));
-        if let Some(due) = due {
-            state.will_due = Some(self.add_deadline(due, Deadline::Will(Arc::downgrade(&handle))));
-        }
+        let will = due.map(|due| self.add_deadline(due, Deadline::Will(Arc::downgrade(&handle))));
+        state.away = Some(Box::new(Away { expiry, will }));
         if lifetime != Lifetime::Connection && (!had_left || due.is_some()) {
             self.append(|records| {
                 self.write_session(&handle, &state, expires_at, records);

@@ -12,7 +12,7 @@ use super::handle::{Replay, SessionState};
 use super::{Broker, Deadline, SessionHandle};
 use crate::auth::acl::Decision;
 use crate::codec::QoS;
-use crate::message::{Expiry, Message};
+use crate::message::{Expiry, Message, Publisher};
 use crate::routing::{Cursor, RetainedTree};
 use crate::session::Terms;
 use crate::session::{Report, SessionLimits};
@@ -171,7 +171,10 @@ impl Broker {
         let (placed, previous) = retained.set(message);
         let refused = retained.refused;
         // Under the lock: who retains something for the topic later is appended later.
+        // What the broker says of itself is said anew after a restart.
+        let is_own = message.publisher == Publisher::BROKER;
         let sequence = self.append(|records| match (placed, &previous) {
+            _ if is_own => {}
             (Placed::At(slot), _) => {
                 records.push(&Record::Kept { slot, message: self.retained_image(message) });
             }

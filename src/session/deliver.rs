@@ -188,7 +188,8 @@ impl Session {
             let is_groups = terms.group.is_some() && phase == Phase::PubAck;
             let row = if is_groups { terms.group_row } else { self.take_row() };
             let is_new_row = !is_groups && row != RowSeq::default();
-            let is_needed = self.is_persistent() || self.is_kept() || terms.group.is_some();
+            let is_waited_for = self.link.as_ref().is_some_and(|link| link.gated.is_some());
+            let is_needed = self.is_persistent() || self.is_kept() || terms.group.is_some() || is_waited_for;
             let content = if is_needed { Content::Message(queued(row)) } else { Content::Nothing };
             let sent = self.send_in_flight(source, phase, retain, terms, content, row, context, report);
             if let (Some(packet_id), Some(owner)) = (sent, self.owner().filter(|_| is_new_row)) {
@@ -296,9 +297,14 @@ impl Session {
         entry.row = row;
         let packet_id = entry.packet_id;
         // A crash must neither send a QoS 2 message under two identifiers nor give it to two members of a group.
-        if qos == QoS::ExactlyOnce && (row != RowSeq::default() || terms.group_row != RowSeq::default()) {
+        let must_wait =
+            qos == QoS::ExactlyOnce && (row != RowSeq::default() || terms.group_row != RowSeq::default());
+        if must_wait {
             debug_assert_ne!(report.sequence, CommitSeq::default(), "a sequence was reserved");
             entry.gate = report.sequence;
+        }
+        // What comes behind keeps its place.
+        if must_wait || link.gated.is_some() {
             entry.sent = false;
             link.gated.get_or_insert_default().push_back(packet_id);
             return Some(packet_id);
@@ -324,7 +330,8 @@ impl Session {
             several: Arc::strong_count(&message) > 2,
         };
         let (retain, row) = (queued.retain, queued.row);
-        let is_needed = self.is_persistent() || self.is_kept();
+        let is_waited_for = self.link.as_ref().is_some_and(|link| link.gated.is_some());
+        let is_needed = self.is_persistent() || self.is_kept() || is_waited_for;
         let content = if is_needed { Content::Message(queued) } else { Content::Nothing };
         let source = Source::Kept(&message);
         let sent = self.send_in_flight(source, phase, retain, &terms, content, row, context, report);
