@@ -232,6 +232,9 @@ pub(super) struct Index {
     /// Every owner's number is below this.
     pub next_owner: u64,
     hashes: RandomState,
+    /// The log is being read. A copy of a session's image stands behind what was the session's before; so for now, what
+    /// belongs to nobody known belongs to somebody yet to come.
+    is_recovering: bool,
 }
 
 /// Bytes alive, in each segment and in all.
@@ -254,6 +257,13 @@ impl Live {
     pub fn forget(&mut self, segment: u32) {
         let left = self.segments.remove(&segment);
         debug_assert!(left.unwrap_or_default() == 0, "segment {segment} goes with {left:?} bytes alive");
+    }
+
+    /// Nothing of an owner is alive any more.
+    fn end(&mut self, owner: OwnerEntry) {
+        let places = owner.things.into_values().chain([owner.image]);
+        places.for_each(|place| self.replace(place, Place::default()));
+        owner.rows.iter().for_each(|(_, entry)| self.add(entry.segment, -entry.live()));
     }
 
     /// `old` gives way to `new`.
@@ -286,6 +296,23 @@ impl Index {
             live: Live::default(),
             next_owner: 1,
             hashes: RandomState::new(),
+            is_recovering: false,
+        }
+    }
+
+    /// One that takes in a log from its beginning.
+    pub fn recovering() -> Self {
+        Self { is_recovering: true, ..Self::new() }
+    }
+
+    /// The log is read: what still belongs to nobody known is nobody's, and who was early was in vain.
+    pub fn recovered(&mut self) {
+        self.settle(u64::MAX);
+        self.is_recovering = false;
+        for shard in &self.owners.shards {
+            for (_, owner) in shard.lock().extract_if(|_, owner| owner.image.segment == 0) {
+                self.live.end(owner);
+            }
         }
     }
 
@@ -347,7 +374,7 @@ impl Index {
     ) {
         self.next_owner = self.next_owner.max(row.owner.0.saturating_add(1));
         let mut shard = self.owners.lock(row.owner);
-        let Some(owner) = shard.get_mut(&row.owner.0) else {
+        let Some(owner) = known(&mut shard, row.owner, self.is_recovering) else {
             return;
         };
         let seq = row.seq.0;
@@ -426,7 +453,7 @@ impl Index {
     ) -> bool {
         self.next_owner = self.next_owner.max(of.0.saturating_add(1));
         let mut shard = self.owners.lock(of);
-        let Some(owner) = shard.get_mut(&of.0) else {
+        let Some(owner) = known(&mut shard, of, self.is_recovering) else {
             return false;
         };
         owner.highest = owner.highest.max(last);
@@ -464,7 +491,7 @@ impl Index {
             return;
         };
         let mut shard = self.owners.lock(of);
-        let Some(owner) = shard.get_mut(&of.0) else {
+        let Some(owner) = known(&mut shard, of, self.is_recovering) else {
             return;
         };
         owner.highest = owner.highest.max(last);
@@ -532,16 +559,14 @@ impl Index {
         let Some(owner) = self.owners.lock(of).remove(&of.0) else {
             return false;
         };
-        let places = owner.things.into_values().chain([owner.image]);
-        places.for_each(|place| self.live.replace(place, Place::default()));
-        owner.rows.iter().for_each(|(_, entry)| self.live.add(entry.segment, -entry.live()));
+        self.live.end(owner);
         true
     }
 
     fn thing(&mut self, of: Owner, thing: Thing, place: Option<Place>) -> bool {
         self.next_owner = self.next_owner.max(of.0.saturating_add(1));
         let mut shard = self.owners.lock(of);
-        let Some(owner) = shard.get_mut(&of.0) else {
+        let Some(owner) = known(&mut shard, of, self.is_recovering) else {
             return false;
         };
         let old = match place {
@@ -606,6 +631,14 @@ impl Index {
     fn thing_of(&self, owner: Owner, thing: Thing) -> Option<Place> {
         self.owners.lock(owner).get(&owner.0)?.things.get(&thing).copied()
     }
+}
+
+/// The owner's entry; while the log is read there always is one.
+fn known(shard: &mut HashMap<u64, OwnerEntry>, owner: Owner, is_recovering: bool) -> Option<&mut OwnerEntry> {
+    if is_recovering {
+        return Some(shard.entry(owner.0).or_default());
+    }
+    shard.get_mut(&owner.0)
 }
 
 /// The further of two states; of two that are equally far, the later one.

@@ -27,6 +27,8 @@ pub(super) struct Rebuilt {
 
 #[derive(Debug, Default)]
 struct Session {
+    /// Its image came. A copy of it may come after what is the session's.
+    is_known: bool,
     client_id: Box<str>,
     user: Option<Box<str>>,
     user_groups: Vec<Box<str>>,
@@ -72,6 +74,7 @@ impl Rebuilt {
         Recovered {
             sessions: sessions
                 .into_iter()
+                .filter(|(_, session)| session.is_known)
                 .map(|(owner, session)| self.session(index, owner, session))
                 .collect(),
             groups: groups
@@ -162,11 +165,16 @@ impl Rebuilt {
 
     fn begin(&mut self, image: &SessionImage<'_>) {
         let session = self.sessions.entry(image.owner.0).or_default();
+        session.is_known = true;
         session.client_id = image.client_id.into();
         session.user = image.user.map(Into::into);
         session.user_groups = image.user_groups.iter().map(|group| (*group).into()).collect();
         session.expiry = image.expiry;
         session.expires_at = image.expires_at;
+    }
+
+    fn of(&mut self, owner: Owner) -> &mut Session {
+        self.sessions.entry(owner.0).or_default()
     }
 
     fn will(&self, will: &WillImage<'_>) -> RecoveredWill {
@@ -193,12 +201,6 @@ impl Observer for Rebuilt {
     }
 
     fn record(&mut self, record: &Record<'_>) {
-        let session =
-            |sessions: &mut BTreeMap<u64, Session>, owner: &Owner, with: &mut dyn FnMut(&mut Session)| {
-                if let Some(session) = sessions.get_mut(&owner.0) {
-                    with(session);
-                }
-            };
         match record {
             Record::Message(_)
             | Record::Row(_)
@@ -216,29 +218,23 @@ impl Observer for Rebuilt {
                 self.groups.remove(&owner.0);
                 self.rows.remove(&owner.0);
             }
-            Record::Received { owner, packet_id } => session(&mut self.sessions, owner, &mut |session| {
-                session.received.insert(packet_id.get());
-            }),
-            Record::Completed { owner, packet_id } => session(&mut self.sessions, owner, &mut |session| {
-                session.received.remove(&packet_id.get());
-            }),
-            Record::Subscribed { owner, filter, options, identifier } => {
-                session(&mut self.sessions, owner, &mut |session| {
-                    session.subscriptions.insert((*filter).into(), (*options, *identifier));
-                });
+            Record::Received { owner, packet_id } => {
+                self.of(*owner).received.insert(packet_id.get());
             }
-            Record::Unsubscribed { owner, filter } => session(&mut self.sessions, owner, &mut |session| {
-                session.subscriptions.remove(*filter);
-            }),
+            Record::Completed { owner, packet_id } => {
+                self.of(*owner).received.remove(&packet_id.get());
+            }
+            Record::Subscribed { owner, filter, options, identifier } => {
+                self.of(*owner).subscriptions.insert((*filter).into(), (*options, *identifier));
+            }
+            Record::Unsubscribed { owner, filter } => {
+                self.of(*owner).subscriptions.remove(*filter);
+            }
             Record::Will(will) => {
                 let recovered = self.will(will);
-                if let Some(session) = self.sessions.get_mut(&will.owner.0) {
-                    session.will = Some(recovered);
-                }
+                self.of(will.owner).will = Some(recovered);
             }
-            Record::WillEnded { owner } => {
-                session(&mut self.sessions, owner, &mut |session| session.will = None)
-            }
+            Record::WillEnded { owner } => self.of(*owner).will = None,
         }
     }
 }

@@ -268,7 +268,7 @@ fn read_log(
     stop: Option<u64>,
 ) -> Result<Log, Damage> {
     let mut log = Log {
-        index: Index::new(),
+        index: Index::recovering(),
         rebuilt: Rebuilt::new(timebase),
         ends: Vec::new(),
         next_seq: found.first().and_then(|found| found.first).unwrap_or(1),
@@ -325,7 +325,7 @@ fn read_log(
         let reason = format!("the segments before it, from {} on, are missing", segment_name(log.oldest));
         return Err(Damage { at: 0, offset: 0, seq: 0, reason });
     }
-    log.index.settle(u64::MAX);
+    log.index.recovered();
     Ok(log)
 }
 
