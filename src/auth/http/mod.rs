@@ -2,9 +2,9 @@
 //!
 //! Owner: [`super::Policy`], made anew when the configuration is read again. What always holds: it fails closed, so only an
 //! answer that says so in full lets anybody in; no more than `auth.http_concurrent` questions are on their way and no more
-//! than `auth.http_queue` logins wait for one, fairly by address (see [`super::turns`]); an answer is read up to
-//! [`LONGEST_ANSWER`]; redirects are not followed, as that would hand a password to somebody else. Who was let in is
-//! remembered for `auth.http_cache` by a keyed hash of all that was asked; a refusal never is.
+//! than `auth.http_queue` logins wait for one, each address in its turn; an answer is read up to a bound; redirects are
+//! not followed, as that would hand a password to somebody else. Who was let in is remembered for `auth.http_cache` by
+//! a keyed hash of all that was asked; a refusal never is.
 //!
 //! The TLS is rustls with *ring*, as everywhere in here.
 
