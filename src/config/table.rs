@@ -11,13 +11,15 @@ use std::time::Duration;
 use super::acl::{AclAccess, AclAction, AclWho};
 use super::auth::{AuthenticatorKind, DeniedPublish};
 use super::auth_keys::AUTH_KEYS;
+use super::bans::BAN_KEYS;
 use super::key::{Key, Shape, Worded};
+use super::listener_limits::LISTENER_LIMIT_KEYS;
 use super::transport::{ClientCertificates, TlsVersion};
 use super::transport_keys::TRANSPORT_KEYS;
 use super::{Config, Durability, Engine, Listener, ListenerKind, LogFormat, Overflow, SharedStrategy};
 
 /// Four bytes short of the largest packet that MQTT can express, for the sake of a round number.
-const LARGEST_PACKET: u64 = 256 << 20;
+pub(super) const LARGEST_PACKET: u64 = 256 << 20;
 const U16: u64 = u16::MAX as u64;
 const U32: u64 = u32::MAX as u64;
 /// Beyond what a machine holds.
@@ -25,6 +27,13 @@ const ANY_COUNT: u64 = 1_000_000_000_000;
 const ANY_SIZE: u64 = 1 << 50;
 /// What one client's outgoing buffer may come to: it is memory, and there is one for each.
 const OUTBOX: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
+/// What may happen in a second, or in another while.
+pub(super) const ANY_RATE: std::ops::RangeInclusive<u64> = 1..=U32;
+/// Bytes of one client in a second.
+pub(super) const BYTE_RATE: std::ops::RangeInclusive<u64> = 64..=1 << 30;
+/// What somebody is waited for.
+pub(super) const TIMEOUT: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most whole days that a Session Expiry Interval can express (§3.1.2.11.2): 136 years, as good as never.
 const LONGEST_EXPIRY: Duration = Duration::from_secs(49_710 * 24 * 60 * 60);
@@ -36,7 +45,12 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
         "Who may connect. Without authenticators everyone may, where allow_anonymous lets them; with some, clients \
          that are not anonymous must be known to one.",
     ),
-    ("limits", "Bounds on what clients may take."),
+    ("limits", "Bounds on what clients may take. A listener may have its own of some of them."),
+    (
+        "bans",
+        "Who is kept out for a while: addresses and client identifiers that fail to log in again and again, or come and \
+         go. Each ban is a line in the log. At SIGHUP a changed section takes effect and lifts all bans.",
+    ),
     ("session", "What a session offers its client, and how long it lives."),
     ("queue", "Messages that wait for a session, because its client is away or slow."),
     ("retained", "Retained messages."),
@@ -133,7 +147,7 @@ macro_rules! choice {
 
 /// Every key but those of a listener, in the order of the documentation within each section.
 pub(super) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(AUTH_KEYS)
+    KEYS.iter().chain(AUTH_KEYS).chain(BAN_KEYS)
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -172,15 +186,43 @@ static KEYS: &[Key<Config>] = &[
         Some("as the client asks"),
         "Longest keep alive granted. MQTT 5.0 clients are told; a client that asks for none gets this one."
     ),
+    number!(
+        limits.connections_per_second,
+        ANY_RATE,
+        "",
+        Some("no bound"),
+        "New connections a second on each listener, and as many at once after a quiet second. Those beyond are \
+         refused."
+    ),
+    duration!(
+        limits.handshake_timeout,
+        TIMEOUT,
+        Some("as long as connect_timeout"),
+        "How long a new connection may take for what comes before MQTT: PROXY protocol, TLS, WebSocket."
+    ),
     duration!(
         limits.connect_timeout,
-        Duration::from_millis(100)..=Duration::from_secs(3600),
+        TIMEOUT,
         None,
         "How long a new connection may take until it has said who it is."
     ),
+    number!(
+        limits.messages_per_second,
+        ANY_RATE,
+        "",
+        Some("no bound"),
+        "Messages a second that one client may publish, and as many at once after a quiet second. One that sends more \
+         is read more slowly: nothing is dropped, and what it is sent and acknowledged flows on."
+    ),
+    size!(
+        limits.bytes_per_second,
+        BYTE_RATE,
+        Some("no bound"),
+        "Bytes a second that one client may send, in the same way. A packet that is larger takes its time."
+    ),
     duration!(
         limits.write_timeout,
-        Duration::from_millis(100)..=Duration::from_secs(3600),
+        TIMEOUT,
         None,
         "How long a client may read nothing while data waits for it, before it is disconnected."
     ),
@@ -350,7 +392,7 @@ static KEYS: &[Key<Config>] = &[
 
 /// The keys of one `[[listeners]]`, in the order of the documentation.
 pub(super) fn listener_keys() -> impl Iterator<Item = &'static Key<Listener>> {
-    LISTENER_KEYS.iter().chain(TRANSPORT_KEYS)
+    LISTENER_KEYS.iter().chain(LISTENER_LIMIT_KEYS).chain(TRANSPORT_KEYS)
 }
 
 /// Those that every listener has.
@@ -627,7 +669,7 @@ mod tests {
                     Shape::Texts { get, .. } => {
                         let [one, two] = match key.name {
                             "origins" => ["https://one.example", "null"],
-                            "trusted_proxies" => ["10.0.0.0/8", "fd00::1/128"],
+                            "trusted_proxies" | "bans.exempt" => ["10.0.0.0/8", "fd00::1/128"],
                             _ => ["one", "two"],
                         };
                         assert_eq!(key.apply(&mut target, &ValueKind::from(one)), Ok(()), "{}", key.name);

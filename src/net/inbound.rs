@@ -36,6 +36,8 @@ pub struct Inbound {
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
+    /// Ours towards it.
+    packet_limit: u32,
     /// QoS 2 exchanges of the client's that are not released.
     unreleased: usize,
     /// The session outlives the connection; that does not change while it is connected.
@@ -70,6 +72,8 @@ pub struct Batch<'r> {
     pub report: &'r mut Report,
     /// When it was read.
     pub now: Instant,
+    /// PUBLISH packets that may still be handled.
+    pub messages: usize,
 }
 
 /// The run that is being gathered.
@@ -117,6 +121,7 @@ impl Inbound {
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
+        packet_limit: u32,
         forgives_receive_maximum: bool,
     ) -> Self {
         let (unreleased, persistent) = {
@@ -130,6 +135,7 @@ impl Inbound {
             persistent,
             version,
             maximum_packet_size,
+            packet_limit,
             forgives_receive_maximum,
             forgiven: false,
             aliases: None,
@@ -155,7 +161,7 @@ impl Inbound {
         self.again = Some(Box::new(Again { listener: listener.into(), exchange: None }));
     }
 
-    /// Handles every whole packet in `input`; how many bytes those were.
+    /// Handles every whole packet in `input`, up to a PUBLISH that the client may not send yet; how many bytes those were.
     ///
     /// # Errors
     /// Why the connection is to end. All packets before the offending one have been handled.
@@ -181,7 +187,7 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         let mut position = 0;
-        let limit = self.shared.broker.settings.max_packet_size as usize;
+        let limit = self.packet_limit as usize;
         while let Some(rest) = input.get(position..)
             && let Some(header) = read_header(rest)?
         {
@@ -196,8 +202,13 @@ impl Inbound {
                 position += self.handle_acknowledgements(rest, tally, batch)?;
                 continue;
             }
+            let is_publish = header.first_byte >> 4 == PacketType::Publish as u8;
+            if is_publish && batch.messages == 0 {
+                break;
+            }
             tally.packets += 1;
-            if header.first_byte >> 4 == PacketType::Publish as u8 {
+            if is_publish {
+                batch.messages -= 1;
                 let publish = decode_publish(self.version, header.first_byte, body)?;
                 tally.publishes += 1;
                 tally.publish_bytes += publish.payload.len() as u64;
@@ -490,7 +501,7 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         let mut state = self.handle.lock();
-        let limit = self.shared.broker.settings.max_packet_size as usize;
+        let limit = self.packet_limit as usize;
         let mut position = 0;
         while let Some(rest) = input.get(position..)
             && let Some(header) = read_header(rest)?

@@ -143,13 +143,7 @@ async fn start_inheriting(
     if let Some(acl) = auth.acl() {
         broker.set_rules(Some(acl));
     }
-    let shared = Shared::new(
-        broker.clone(),
-        auth,
-        config.limits.connect_timeout,
-        config.limits.publisher_stall,
-        settings::bound(config.limits.max_connections.into()),
-    );
+    let shared = Shared::new(broker.clone(), auth, &config.limits, &config.bans, now);
     let mut listening = Vec::new();
     for listener in &config.listeners {
         let name = listener.name.clone();
