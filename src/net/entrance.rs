@@ -110,7 +110,7 @@ impl Entrance {
     pub fn note(&self, offence: Offence, address: Option<SocketAddr>, client_id: &str, now: Instant) {
         for ban in self.shared.bans.note(offence, self.origin(address), client_id, now) {
             self.shared.broker.counters.add(Counter::Bans, 1);
-            self.shared.lines.banned(&self.name, &ban, now);
+            self.shared.ban_lines.banned(&self.name, &ban, now);
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Shared {
     lines: LineBudget,
     /// Of their own, so that a client that is denied much hides nobody who comes and goes.
     denials: LineBudget,
+    /// So that the flood which leads to a ban does not hide it.
+    ban_lines: LineBudget,
     open: AtomicUsize,
     refusing: AtomicUsize,
     all_closed: Notify,
@@ -84,6 +86,7 @@ impl Shared {
             bans: Bans::new(bans, now),
             lines: LineBudget::new(),
             denials: LineBudget::new(),
+            ban_lines: LineBudget::new(),
             open: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             all_closed: Notify::new(),
