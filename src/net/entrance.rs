@@ -89,14 +89,16 @@ impl Entrance {
         if handshake_timeout.is_zero() { connect_timeout } else { handshake_timeout.min(connect_timeout) }
     }
 
-    /// The Receive Maximum that is offered: no more than what a client that is held to a rate gets through in a while.
-    /// What it sends behind it, a PINGREQ for one, is not kept waiting for longer.
+    /// The Receive Maximum that is offered: no more than what a client that is held to a rate gets through in a second.
+    /// What it sends behind that, such as a PINGREQ, waits no longer, and the client does not take us for dead.
     pub fn receive_maximum(&self) -> Option<NonZeroU16> {
-        const SECONDS: u32 = 10;
-        let most = self.shared.broker.settings.receive_maximum;
-        let rate = self.limits.messages_per_second;
-        let through = if rate > 0 { rate.saturating_mul(SECONDS) } else { u32::MAX };
-        NonZeroU16::new(most.min(u16::try_from(through).unwrap_or(u16::MAX)))
+        // Of a usual size, or smaller ones would be held up by the way there and back.
+        const MESSAGE: u32 = 256;
+        let Limits { messages_per_second, bytes_per_second, .. } = self.limits;
+        let rates = [messages_per_second, bytes_per_second.div_ceil(MESSAGE)];
+        let slowest = rates.into_iter().filter(|rate| *rate > 0).min();
+        let through = slowest.map_or(u16::MAX, |rate| u16::try_from(rate).unwrap_or(u16::MAX));
+        NonZeroU16::new(self.shared.broker.settings.receive_maximum.min(through))
     }
 
     /// Why somebody may not come in, if it is banned.

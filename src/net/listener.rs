@@ -70,7 +70,7 @@ pub fn listen(
     inherited: &mut Inherited,
 ) -> Result<Listening, ListenError> {
     let entrance = Entrance::new(listener, shared)?;
-    let socket = Bound::new(listener, inherited)?;
+    let socket = Bound::new(listener, entrance.limits.bytes_per_second, inherited)?;
     let address = socket.address();
     let mut tasks = vec![tokio::spawn(accept(socket, entrance.clone()))];
     tasks.extend(entrance.tls().map(|tls| tokio::spawn(tls.clone().watch())));
