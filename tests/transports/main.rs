@@ -5,6 +5,8 @@
 mod support;
 
 mod attacks;
+mod curl;
+mod examples;
 mod limits;
 mod proxied;
 mod renewal;
