@@ -154,6 +154,33 @@ fn more_newcomers_than_a_listener_takes_in_a_second_are_told_so() {
 }
 
 #[test]
+fn a_full_listener_says_so_and_the_others_take_more() {
+    let folder = Folder::new();
+    let tls = Authority::new(&folder, "ca").server("server").toml();
+    let broker = Broker::with_config(&format!(
+        "[[listeners]]\naddress = \"127.0.0.1:{{PORT}}\"\n\
+         [[listeners]]\nname = \"small\"\naddress = \"127.0.0.1:0\"\nmax_connections = 2\n\
+         [[listeners]]\nname = \"secure\"\nkind = \"tls\"\naddress = \"127.0.0.1:0\"\nmax_connections = 2\n{tls}",
+    ));
+    let (small, secure) = (broker.address_of("small"), broker.address_of("secure"));
+    let mut inside: Vec<_> = (0..2).map(|_| enter(RawClient::open_at(small, V5), 60, &[])).collect();
+    for (version, answer) in [(V5, 0x97), (V3_1_1, 3)] {
+        let mut client = RawClient::open_at(small, version);
+        client.send(&connect(version).client_id(unique("outside")).bytes());
+        assert_eq!(client.read().connack().reason, answer);
+        client.expect_closed();
+    }
+    // In TLS an answer would cost a handshake.
+    let _half_open = [at(secure), at(secure)];
+    assert!(closed(&mut at(secure)).is_empty());
+    for _ in 0..5 {
+        connect(V5).client_id(unique("elsewhere")).open(&broker);
+    }
+    inside.iter_mut().for_each(RawClient::ping);
+    broker.wait_for_log("refused: there are max_connections connections already");
+}
+
+#[test]
 fn who_publishes_too_much_is_read_more_slowly_and_loses_nothing() {
     const RATE: usize = 20;
     const MESSAGES: usize = 70;
