@@ -53,16 +53,6 @@ fn main() {
 
 fn fill(directory: &Path, sessions: u64, retained: u64, queued: u64) {
     let (store, _) = DiskStore::open(directory, Durability::Os, Options::default(), Timebase::now()).unwrap();
-    let payload = [b'.'; 100];
-    let message = |topic| MessageImage {
-        topic,
-        properties: &[],
-        payload: &payload,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        expires_at: None,
-        publisher: Publisher(1),
-    };
     let mut records = Records::default();
     let append = |records: &mut Records| {
         if records.as_bytes().len() > 256 * 1024 {
@@ -104,6 +94,19 @@ fn fill(directory: &Path, sessions: u64, retained: u64, queued: u64) {
     }
     flush(&*store, &mut records);
     store.close();
+}
+
+/// A message of 100 bytes.
+fn message(topic: &str) -> MessageImage<'_> {
+    MessageImage {
+        topic,
+        properties: &[],
+        payload: &[b'.'; 100],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        publisher: Publisher(1),
+    }
 }
 
 fn flush(store: &dyn Store, records: &mut Records) {

@@ -36,6 +36,8 @@ pub struct Inbound {
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
+    /// Ours towards it.
+    packet_limit: u32,
     /// QoS 2 exchanges of the client's that are not released.
     unreleased: usize,
     /// The store keeps what is the session's; that does not change while it is connected.
@@ -70,6 +72,8 @@ pub struct Batch<'r> {
     pub report: &'r mut Report,
     /// When it was read.
     pub now: Instant,
+    /// PUBLISH packets that may still be handled.
+    pub messages: usize,
 }
 
 /// The run that is being gathered.
@@ -119,6 +123,7 @@ impl Inbound {
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
+        packet_limit: u32,
         forgives_receive_maximum: bool,
     ) -> Self {
         let (unreleased, kept) = {
@@ -132,6 +137,7 @@ impl Inbound {
             kept,
             version,
             maximum_packet_size,
+            packet_limit,
             forgives_receive_maximum,
             forgiven: false,
             aliases: None,
@@ -157,7 +163,7 @@ impl Inbound {
         self.again = Some(Box::new(Again { listener: listener.into(), exchange: None }));
     }
 
-    /// Handles every whole packet in `input`; how many bytes those were.
+    /// Handles every whole packet in `input`, up to a PUBLISH that the client may not send yet; how many bytes those were.
     ///
     /// # Errors
     /// Why the connection is to end. All packets before the offending one have been handled.
@@ -183,7 +189,7 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         let mut position = 0;
-        let limit = self.shared.broker.settings.max_packet_size as usize;
+        let limit = self.packet_limit as usize;
         while let Some(rest) = input.get(position..)
             && let Some(header) = read_header(rest)?
         {
@@ -198,8 +204,13 @@ impl Inbound {
                 position += self.handle_acknowledgements(rest, tally, batch)?;
                 continue;
             }
+            let is_publish = header.first_byte >> 4 == PacketType::Publish as u8;
+            if is_publish && batch.messages == 0 {
+                break;
+            }
             tally.packets += 1;
-            if header.first_byte >> 4 == PacketType::Publish as u8 {
+            if is_publish {
+                batch.messages -= 1;
                 let publish = decode_publish(self.version, header.first_byte, body)?;
                 tally.publishes += 1;
                 tally.publish_bytes += publish.payload.len() as u64;
@@ -515,27 +526,21 @@ impl Inbound {
         // Appended under the lock, so that the store hears of what happens to the session in its order.
         let transaction = if self.kept { broker.reserve(batch.report) } else { None };
         let sequence = batch.report.sequence;
-        let limit = broker.settings.max_packet_size as usize;
         let mut position = 0;
         let result = loop {
             let rest = input.get(position..).unwrap_or_default();
-            let acknowledged = match next_acknowledgement(rest, self.version, limit) {
+            let (kind, packet) = match next_acknowledgement(rest, self.version, self.packet_limit as usize) {
                 Ok(Some((kind, packet, length))) => {
                     position += length;
-                    tally.packets += 1;
-                    let done = state.session.handle_acknowledgement(
-                        kind,
-                        packet.packet_id,
-                        packet.reason,
-                        batch.report,
-                    );
-                    (kind, packet.packet_id, done)
+                    (kind, packet)
                 }
                 Ok(None) => break Ok(position),
                 Err(error) => break Err(error.into()),
             };
-            match acknowledged {
-                (_, _, Acknowledged::Answer(answer, packet_id, reason)) => {
+            tally.packets += 1;
+            let (packet_id, reason) = (packet.packet_id, packet.reason);
+            match state.session.handle_acknowledgement(kind, packet_id, reason, batch.report) {
+                Acknowledged::Answer(answer, packet_id, reason) => {
                     batch.report.packets_sent += 1;
                     // Also of what is not known any more: the end of it may not be committed yet.
                     let pool = &mut batch.report.buffers;
@@ -544,10 +549,9 @@ impl Inbound {
                     });
                 }
                 // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
-                (_, _, Acknowledged::Done | Acknowledged::Unknown) => {}
-                (kind, packet_id, Acknowledged::Contradiction) => {
-                    let failure = Failure::ContradictoryAcknowledgement(kind.packet_type(), packet_id.get());
-                    break Err(failure);
+                Acknowledged::Done | Acknowledged::Unknown => {}
+                Acknowledged::Contradiction => {
+                    break Err(Failure::ContradictoryAcknowledgement(kind.packet_type(), packet_id.get()));
                 }
             }
         };
