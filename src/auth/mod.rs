@@ -148,8 +148,26 @@ pub enum Why {
     #[error("{0} logins wait already")]
     Busy(&'static str),
     /// The answer did not come in time.
-    #[error("it was not known in time who it is (limits.connect_timeout)")]
+    #[error("it was not known in time who it is (connect_timeout)")]
     TooLate,
+}
+
+impl Why {
+    /// Whether it says something about the client and not about how much there is to do.
+    pub fn is_of_the_client(&self) -> bool {
+        match self {
+            Self::WrongCredentials
+            | Self::Anonymous
+            | Self::Unknown
+            | Self::NotProved(_)
+            | Self::NoProof
+            | Self::AnotherUser
+            | Self::Denied
+            | Self::Token(_) => true,
+            // It may have been right, and nobody could say so.
+            Self::Busy(_) | Self::TooLate | Self::Unanswered(_) => false,
+        }
+    }
 }
 
 /// What one authenticator says.
