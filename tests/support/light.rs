@@ -8,7 +8,7 @@
 //! in between as wanted; [`LightClient::cut`] when the connection is gone, and `connect` again. Whatever a
 //! call appends to `out` must be written to the socket in order (or lost together with the connection).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// What the client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub enum Event {
     Completed { token: u64 },
     /// PUBACK or PUBREC with an error code.
     Rejected { token: u64, code: u8 },
+    /// The session was present, so the message published under the token has been sent again.
+    SentAgain { token: u64 },
+    /// A QoS 2 PUBLISH under an identifier that still belongs to another message. It is taken for that
+    /// message, as a client must, and so it is lost.
+    Clash { topic: String, payload: Vec<u8> },
     /// PINGRESP.
     Pong,
     /// DISCONNECT from the broker (5.0).
@@ -61,6 +66,28 @@ struct Outgoing {
     awaits: Awaits,
     topic: String,
     payload: Vec<u8>,
+    retain: bool,
+}
+
+/// What a CONNECT asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    pub clean_start: bool,
+    /// Session Expiry Interval in seconds (5.0).
+    pub session_expiry: u32,
+    /// Receive Maximum (5.0), unless it is to be the default.
+    pub receive_maximum: Option<u16>,
+    pub will: Option<Will>,
+}
+
+/// A Will.
+#[derive(Debug, Clone)]
+pub struct Will {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: u8,
+    /// Will Delay Interval in seconds (5.0).
+    pub delay: u32,
 }
 
 /// One client and its session.
@@ -71,7 +98,8 @@ pub struct LightClient {
     persistent: bool,
     last_packet_id: u16,
     outgoing: VecDeque<Outgoing>,
-    received: HashSet<u16>,
+    /// QoS 2 messages that have come and are not released: topic and payload by identifier.
+    received: HashMap<u16, (String, Vec<u8>)>,
     input: Vec<u8>,
 }
 
@@ -84,7 +112,7 @@ impl LightClient {
             persistent,
             last_packet_id: 0,
             outgoing: VecDeque::new(),
-            received: HashSet::new(),
+            received: HashMap::new(),
             input: Vec::new(),
         }
     }
@@ -93,24 +121,46 @@ impl LightClient {
     /// connection; otherwise the client's own kind decides.
     pub fn connect(&mut self, clean: bool, out: &mut Vec<u8>) {
         let clean = clean || !self.persistent;
-        if clean {
+        let session_expiry = if clean { 0 } else { 3_600 };
+        self.connect_with(&Terms { clean_start: clean, session_expiry, ..Terms::default() }, out);
+    }
+
+    /// Appends CONNECT without keep alive, with all that can be asked for.
+    pub fn connect_with(&mut self, terms: &Terms, out: &mut Vec<u8>) {
+        if terms.clean_start {
             self.forget();
         }
         let mut body = Vec::new();
         put_string(&mut body, "MQTT");
         body.push(if self.version == Version::V5 { 5 } else { 4 });
-        body.push(if clean { 0b10 } else { 0 });
+        let will = terms.will.as_ref().map_or(0, |will| 0b100 | will.qos << 3);
+        body.push(will | u8::from(terms.clean_start) << 1);
         body.extend([0, 0]);
         if self.version == Version::V5 {
-            if clean {
-                body.push(0);
-            } else {
-                body.push(5);
-                body.push(0x11); // Session Expiry Interval
-                body.extend(3_600_u32.to_be_bytes());
+            let mut properties = Vec::new();
+            if terms.session_expiry > 0 {
+                properties.push(0x11);
+                properties.extend(terms.session_expiry.to_be_bytes());
             }
+            if let Some(receive_maximum) = terms.receive_maximum {
+                properties.push(0x21);
+                properties.extend(receive_maximum.to_be_bytes());
+            }
+            put_short(&mut body, &properties);
         }
         put_string(&mut body, &self.id);
+        if let Some(will) = &terms.will {
+            if self.version == Version::V5 {
+                let mut properties = Vec::new();
+                if will.delay > 0 {
+                    properties.push(0x18);
+                    properties.extend(will.delay.to_be_bytes());
+                }
+                put_short(&mut body, &properties);
+            }
+            put_string(&mut body, &will.topic);
+            put_binary(&mut body, &will.payload);
+        }
         put_packet(out, 0x10, &body);
     }
 
@@ -145,15 +195,33 @@ impl LightClient {
 
     /// Appends PUBLISH; the token comes back with the acknowledgement of a QoS 1 or 2 message.
     pub fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, token: u64, out: &mut Vec<u8>) {
+        self.publish_with(topic, payload, qos, false, token, out);
+    }
+
+    /// The same, for a message to be retained.
+    pub fn publish_retained(&mut self, topic: &str, payload: &[u8], qos: u8, token: u64, out: &mut Vec<u8>) {
+        self.publish_with(topic, payload, qos, true, token, out);
+    }
+
+    fn publish_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: u8,
+        retain: bool,
+        token: u64,
+        out: &mut Vec<u8>,
+    ) {
         let packet_id = if qos == 0 { 0 } else { self.free_packet_id() };
-        put_publish(self.version, topic, payload, qos, false, packet_id, out);
+        let first = 0x30 | qos << 1 | u8::from(retain);
+        put_publish(self.version, first, topic, payload, packet_id, out);
         let awaits = match qos {
             0 => return,
             1 => Awaits::PubAck,
             _ => Awaits::PubRec,
         };
         let (topic, payload) = (topic.to_owned(), payload.to_owned());
-        self.outgoing.push_back(Outgoing { packet_id, token, awaits, topic, payload });
+        self.outgoing.push_back(Outgoing { packet_id, token, awaits, topic, payload, retain });
     }
 
     /// Appends PINGREQ.
@@ -202,12 +270,12 @@ impl LightClient {
                     events.push(Event::Refused { code });
                     return Ok(());
                 }
+                events.push(Event::Connected { session_present });
                 if session_present {
-                    self.send_again(out);
+                    self.send_again(out, events);
                 } else {
                     self.forget();
                 }
-                events.push(Event::Connected { session_present });
             }
             0x30..=0x3F => events.extend(self.published(first, body, out)?),
             0x40 => {
@@ -286,14 +354,22 @@ impl LightClient {
             }
             2 => {
                 put_packet(out, 0x50, &packet_id.to_be_bytes());
-                Ok(self.received.insert(packet_id).then_some(message))
+                let Event::Message { topic, payload, .. } = &message else { return Ok(None) };
+                match self.received.get(&packet_id) {
+                    None => {
+                        self.received.insert(packet_id, (topic.clone(), payload.clone()));
+                        Ok(Some(message))
+                    }
+                    Some((old_topic, old)) if old_topic == topic && old == payload => Ok(None),
+                    Some(_) => Ok(Some(Event::Clash { topic: topic.clone(), payload: payload.clone() })),
+                }
             }
             _ => Err("a PUBLISH with QoS 3".to_owned()),
         }
     }
 
     /// Sends again what is not acknowledged, in the original order [MQTT-4.4.0-1], [MQTT-4.6.0-1].
-    fn send_again(&self, out: &mut Vec<u8>) {
+    fn send_again(&self, out: &mut Vec<u8>, events: &mut Vec<Event>) {
         for outgoing in &self.outgoing {
             let qos = match outgoing.awaits {
                 Awaits::PubAck => 1,
@@ -303,8 +379,10 @@ impl LightClient {
                     continue;
                 }
             };
-            let Outgoing { topic, payload, packet_id, .. } = outgoing;
-            put_publish(self.version, topic, payload, qos, true, *packet_id, out);
+            let Outgoing { topic, payload, packet_id, token, retain, .. } = outgoing;
+            let first = 0x38 | qos << 1 | u8::from(*retain);
+            put_publish(self.version, first, topic, payload, *packet_id, out);
+            events.push(Event::SentAgain { token: *token });
         }
     }
 
@@ -352,23 +430,22 @@ fn acknowledged(token: u64, code: u8) -> Event {
 
 fn put_publish(
     version: Version,
+    first: u8,
     topic: &str,
     payload: &[u8],
-    qos: u8,
-    dup: bool,
     packet_id: u16,
     out: &mut Vec<u8>,
 ) {
     let mut body = Vec::with_capacity(topic.len() + payload.len() + 5);
     put_string(&mut body, topic);
-    if qos > 0 {
+    if first & 0b110 != 0 {
         body.extend(packet_id.to_be_bytes());
     }
     if version == Version::V5 {
         body.push(0);
     }
     body.extend_from_slice(payload);
-    put_packet(out, 0x30 | u8::from(dup) << 3 | qos << 1, &body);
+    put_packet(out, first, &body);
 }
 
 fn put_packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
@@ -386,8 +463,18 @@ fn put_packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
+    put_binary(out, text.as_bytes());
+}
+
+fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Properties, of which a CONNECT here never has more than 127 bytes.
+fn put_short(out: &mut Vec<u8>, properties: &[u8]) {
+    out.push(u8::try_from(properties.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(properties);
 }
 
 /// First byte, body and what is behind the first packet; `None` if it is not whole yet.

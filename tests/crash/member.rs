@@ -1,0 +1,566 @@
+//! The life of one client: it does what its role says, and keeps its session as the standard asks.
+//!
+//! Connections break because the broker is killed or because the client ends them, with DISCONNECT, with a closed
+//! or reset socket, or in the midst of a packet. That the broker closes one while it lives is a fault.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::cast::{PASSING, PLAIN, Presence, Role, SHARED, Wish};
+use crate::ledger::{Come, Topic};
+use crate::report::Kind;
+use crate::sessions::{Lifetime, SessionBook, Wrong};
+use crate::support::light::{Event, LightClient, Terms, Version};
+use crate::support::random::Random;
+use crate::world::{Deed, Phase, Shared, Standing};
+
+/// A client keeps no more than this in flight.
+const WINDOW: usize = 16;
+
+/// How long the broker may take for a CONNACK.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Tokens of retained messages have this bit, the topic from bit 40 on, and their position below.
+const RETAINED_TOKEN: u64 = 1 << 63;
+
+/// How far a subscription is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    No,
+    /// SUBSCRIBE is sent.
+    Asked(u16),
+    Stands,
+    /// UNSUBSCRIBE is sent.
+    Leaving(u16),
+}
+
+/// Why a connection ends.
+enum End {
+    /// The client wants to go.
+    Wanted,
+    /// The broker has closed it, or is gone.
+    Broken(String),
+}
+
+/// One client.
+pub struct Member {
+    index: usize,
+    role: Role,
+    shared: Shared,
+    client: LightClient,
+    random: Random,
+    /// Between two messages, on average.
+    pace: Duration,
+    sessions: SessionBook,
+    subscriptions: Vec<(Wish, Progress)>,
+    connected: bool,
+    connection: u32,
+    /// The broker's round when this connection was made.
+    round: u32,
+    out: Vec<u8>,
+    /// Nothing is written before.
+    hold_until: Instant,
+    /// What is to be published in the end, once that has begun.
+    last: Option<VecDeque<(Topic, u8)>>,
+}
+
+impl Member {
+    pub fn new(index: usize, role: Role, shared: Shared, seed: u64, pace: Duration) -> Self {
+        let persistent = role.lifetime != Lifetime::Connection;
+        let subscriptions = role.wishes.iter().map(|wish| (wish.clone(), Progress::No)).collect();
+        Self {
+            index,
+            client: LightClient::new(format!("crash-{}", role.name), role.version, persistent),
+            random: Random::new(seed, index as u64 + 1),
+            pace,
+            sessions: SessionBook::new(role.lifetime),
+            subscriptions,
+            connected: false,
+            connection: 0,
+            round: 0,
+            out: Vec::new(),
+            hold_until: Instant::now(),
+            last: None,
+            role,
+            shared,
+        }
+    }
+
+    /// From the first connection to the last.
+    pub async fn live(mut self) {
+        sleep(Duration::from_millis(self.random.below(100))).await;
+        while self.shared.phase() < Phase::Over {
+            let Some(stream) = self.connect().await else { continue };
+            let end = self.serve(&stream).await;
+            match end {
+                End::Wanted => self.leave(stream),
+                End::Broken(how) => {
+                    // Whoever is killed may close what it likes.
+                    let round = self.shared.world.borrow().round;
+                    if round == self.round {
+                        self.fault(Kind::Protocol, &format!("{how}, and nobody had killed the broker"));
+                        sleep(Duration::from_millis(200)).await;
+                    }
+                }
+            }
+            self.disconnected();
+            self.stay_away().await;
+        }
+    }
+
+    fn fault(&self, kind: Kind, what: &str) {
+        self.shared.fault(kind, format!("{}: {what}", self.role.name));
+    }
+
+    fn set_standing(&self, standing: Standing) {
+        self.shared.world.borrow_mut().standings[self.index] = (standing, self.round);
+    }
+
+    async fn stay_away(&mut self) {
+        let mut phases = self.shared.phase.clone();
+        let milliseconds = match (self.shared.phase(), self.role.presence) {
+            (Phase::Storm, Presence::ComesAndGoes) if self.random.percent(70) => match self.role.lifetime {
+                Lifetime::Brief(_) if self.random.percent(40) => 5_500,
+                _ => 100 + self.random.below(1_200),
+            },
+            (Phase::Storm, Presence::Rare) => 4_000 + self.random.below(8_000),
+            _ => self.random.below(30),
+        };
+        let until = Instant::now() + Duration::from_millis(milliseconds);
+        while self.shared.phase() == Phase::Storm && Instant::now() < until {
+            tokio::select! {
+                () = sleep_until(until) => {}
+                _ = phases.changed() => {}
+            }
+        }
+    }
+
+    /// Connects, if somebody listens, and sends CONNECT.
+    async fn connect(&mut self) -> Option<TcpStream> {
+        let Ok(stream) = TcpStream::connect(("127.0.0.1", self.shared.port)).await else {
+            sleep(Duration::from_millis(3 + self.random.below(10))).await;
+            return None;
+        };
+        let _ = stream.set_nodelay(true);
+        let storm = self.shared.phase() == Phase::Storm;
+        let clean = self.role.lifetime == Lifetime::Connection;
+        let clean_start = clean || storm && self.role.begins_afresh && self.random.percent(20);
+        let session_expiry = match self.role.lifetime {
+            Lifetime::Connection => 0,
+            Lifetime::Lasting => 3_600,
+            Lifetime::Brief(expiry) => expiry.as_secs() as u32,
+        };
+        let terms = Terms {
+            clean_start,
+            session_expiry,
+            receive_maximum: self.role.receive_maximum,
+            will: None,
+        };
+        self.out.clear();
+        self.client.connect_with(&terms, &mut self.out);
+        self.connection += 1;
+        self.sessions.connecting(Instant::now().into_std(), clean_start);
+        let mut world = self.shared.world.borrow_mut();
+        world.counts.connections += 1;
+        self.round = world.round;
+        Some(stream)
+    }
+
+    fn disconnected(&mut self) {
+        self.sessions.disconnected(Instant::now().into_std());
+        self.client.cut();
+        self.out.clear();
+        self.connected = false;
+        self.set_standing(Standing::Away);
+        if self.role.lifetime == Lifetime::Connection {
+            self.shared.world.borrow_mut().ledger.publisher_forgot(self.index);
+        }
+    }
+
+    /// Moves bytes both ways, and does what the role says.
+    async fn serve(&mut self, stream: &TcpStream) -> End {
+        let start = Instant::now();
+        let mut phases = self.shared.phase.clone();
+        let until = start + self.stay();
+        let mut publish_at = start;
+        let mut toggle_at = start + Duration::from_millis(self.random.below(400));
+        self.hold_until = start;
+        loop {
+            let (phase, now) = (self.shared.phase(), Instant::now());
+            if self.connected {
+                if phase == Phase::Over || phase == Phase::Storm && now >= until {
+                    return End::Wanted;
+                }
+                if phase == Phase::Storm && now >= publish_at {
+                    publish_at = now + self.pace.mul_f64(self.random.below(2_000) as f64 / 1_000.0);
+                    self.publish_some();
+                }
+                if phase == Phase::Storm && now >= toggle_at {
+                    toggle_at = now + Duration::from_millis(100 + self.random.below(500));
+                    self.toggle();
+                }
+                if phase == Phase::Last {
+                    self.publish_last();
+                }
+            } else if start.elapsed() > PATIENCE {
+                self.fault(Kind::Protocol, &format!("no CONNACK for {PATIENCE:?}"));
+                return End::Wanted;
+            }
+            self.tell_standing();
+            let mut wake_at = now + Duration::from_secs(1);
+            if self.connected && phase == Phase::Storm {
+                wake_at = until.min(toggle_at);
+                if self.is_publisher() {
+                    wake_at = wake_at.min(publish_at);
+                }
+            }
+            if !self.out.is_empty() && self.hold_until > now {
+                wake_at = wake_at.min(self.hold_until);
+            }
+            tokio::select! {
+                result = self.transfer(stream) => if let Err(how) = result {
+                    return End::Broken(how);
+                },
+                () = sleep_until(wake_at) => {}
+                _ = phases.changed() => {}
+            }
+        }
+    }
+
+    /// How long to stay while the broker is being killed.
+    fn stay(&mut self) -> Duration {
+        match self.role.presence {
+            Presence::Steady => Duration::from_secs(3_600),
+            Presence::ComesAndGoes => Duration::from_millis(50 + self.random.below(1_500)),
+            Presence::Rare => Duration::from_millis(300 + self.random.below(500)),
+        }
+    }
+
+    fn is_publisher(&self) -> bool {
+        self.role.publishes || !self.role.retains.is_empty()
+    }
+
+    fn tell_standing(&self) {
+        let all_answered = self
+            .subscriptions
+            .iter()
+            .all(|(_, progress)| matches!(progress, Progress::No | Progress::Stands));
+        let nothing_left = self.client.in_flight() == 0 && self.out.is_empty();
+        let last_is_sent = self.shared.phase() < Phase::Last
+            || !self.role.publishes
+            || self.last.as_ref().is_some_and(VecDeque::is_empty);
+        let standing = match self.connected {
+            false => Standing::Away,
+            true if all_answered && nothing_left && last_is_sent => Standing::Ready,
+            true => Standing::Busy,
+        };
+        self.set_standing(standing);
+        self.shared.progress.notify_one();
+    }
+
+    // --- what goes out
+
+    /// Waits until the socket can be read, or written if there is something to write, and does so.
+    async fn transfer(&mut self, stream: &TcpStream) -> Result<(), String> {
+        let may_write = !self.out.is_empty() && Instant::now() >= self.hold_until;
+        let interest = if may_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let ready = stream.ready(interest).await.map_err(|error| error.to_string())?;
+        if ready.is_readable() || ready.is_read_closed() {
+            let mut buffer = [0; 16_384];
+            match stream.try_read(&mut buffer) {
+                Ok(0) => return Err("the connection was closed".to_owned()),
+                Ok(length) => self.received(&buffer[..length])?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(format!("read: {error}")),
+            }
+        }
+        if may_write && ready.is_writable() {
+            match stream.try_write(&self.out) {
+                Ok(length) => drop(self.out.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // What has come before is still to be read; the end of it is found there.
+                Err(_) => self.out.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_some(&mut self) {
+        let count = if self.random.percent(3) { WINDOW as u64 } else { 1 + self.random.below(2) };
+        for _ in 0..count {
+            if self.client.in_flight() >= WINDOW {
+                return;
+            }
+            if self.role.publishes {
+                let topic = match self.random.below(10) {
+                    0..=5 => Topic::Plain(self.random.below(PLAIN as u64) as usize),
+                    6 => Topic::Passing(self.random.below(PASSING as u64) as usize),
+                    _ => Topic::Shared(self.random.below(SHARED as u64) as usize),
+                };
+                let qos = 1 + self.random.below(2) as u8;
+                self.publish(topic, qos);
+            } else if !self.role.retains.is_empty() {
+                self.retain();
+            }
+        }
+    }
+
+    fn publish(&mut self, topic: Topic, qos: u8) {
+        let mut world = self.shared.world.borrow_mut();
+        let at = world.now();
+        let resumable = self.role.lifetime == Lifetime::Lasting;
+        let (message, payload) = world.ledger.send(at, self.index, topic, qos, resumable);
+        self.client.publish(&topic.name(), &payload, qos, message as u64, &mut self.out);
+    }
+
+    /// The next value of a retained topic, or an empty one. The QoS belongs to the topic, because only then the
+    /// values keep their order.
+    fn retain(&mut self) {
+        let topic = self.role.retains[self.random.below(self.role.retains.len() as u64) as usize];
+        let clear = self.random.percent(10);
+        let mut world = self.shared.world.borrow_mut();
+        let (position, value) = world.retained.publish(topic, clear);
+        world.counts.retained_published += 1;
+        let payload = value.map_or_else(Vec::new, |value| value.to_string().into_bytes());
+        let qos = if topic / 2 % 2 == 0 { 1 } else { 2 };
+        let token = RETAINED_TOKEN | (topic as u64) << 40 | position as u64;
+        self.client.publish_retained(&retained_topic(topic), &payload, qos, token, &mut self.out);
+    }
+
+    /// One message with each QoS to every topic, so that every subscription is seen to stand.
+    fn publish_last(&mut self) {
+        if self.last.is_none() {
+            let topics = (0..PLAIN).map(Topic::Plain);
+            let topics = topics.chain((0..PASSING).map(Topic::Passing)).chain((0..SHARED).map(Topic::Shared));
+            self.last = Some(topics.flat_map(|topic| [(topic, 1), (topic, 2)]).collect());
+        }
+        while self.role.publishes && self.client.in_flight() < WINDOW {
+            let Some((topic, qos)) = self.last.as_mut().and_then(VecDeque::pop_front) else { return };
+            self.publish(topic, qos);
+        }
+    }
+
+    /// Ends a passing subscription, or makes it.
+    fn toggle(&mut self) {
+        let passing: Vec<_> =
+            (0..self.subscriptions.len()).filter(|index| self.subscriptions[*index].0.passing).collect();
+        if passing.is_empty() {
+            return;
+        }
+        let index = passing[self.random.below(passing.len() as u64) as usize];
+        match self.subscriptions[index].1 {
+            Progress::No => self.subscribe(index),
+            Progress::Stands => self.unsubscribe(index),
+            Progress::Asked(_) | Progress::Leaving(_) => {}
+        }
+    }
+
+    fn subscribe(&mut self, index: usize) {
+        let (wish, progress) = &mut self.subscriptions[index];
+        let mut world = self.shared.world.borrow_mut();
+        for topic in &wish.topics {
+            world.ledger.subscribing(self.index, *topic);
+        }
+        *progress = Progress::Asked(self.client.subscribe(&wish.filter, wish.qos, &mut self.out));
+    }
+
+    fn unsubscribe(&mut self, index: usize) {
+        let (wish, progress) = &mut self.subscriptions[index];
+        let mut world = self.shared.world.borrow_mut();
+        for topic in &wish.topics {
+            world.ledger.unsubscribing(self.index, *topic);
+        }
+        *progress = Progress::Leaving(self.client.unsubscribe(&wish.filter, &mut self.out));
+    }
+
+    /// Ends the connection in one of the ways there are.
+    fn leave(&mut self, stream: TcpStream) {
+        match self.random.below(10) {
+            0..=2 => {
+                self.client.disconnect(&mut self.out);
+                let _ = stream.try_write(&self.out);
+            }
+            3..=6 => {}
+            7..=8 => {
+                let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            }
+            _ => {
+                // Whatever is to be written ends somewhere; a message nobody booked must never arrive.
+                let mut unbooked = LightClient::new("", Version::V3_1_1, false);
+                unbooked.publish("crash/plain/0", b"half a packet", 0, 0, &mut self.out);
+                let length = self.out.len() - 1 - self.random.below(self.out.len() as u64 - 1) as usize;
+                let _ = stream.try_write(&self.out[..length]);
+            }
+        }
+    }
+
+    // --- what comes in
+
+    fn received(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let was_empty = self.out.is_empty();
+        let events = match self.client.handle(bytes, &mut self.out) {
+            Ok(events) => events,
+            Err(fault) => {
+                self.fault(Kind::Protocol, &fault);
+                return Err(fault);
+            }
+        };
+        if self.role.lazy && was_empty && !self.out.is_empty() {
+            self.hold_until = Instant::now() + Duration::from_millis(self.random.below(40));
+        }
+        for event in events {
+            self.happened(event);
+        }
+        Ok(())
+    }
+
+    fn happened(&mut self, event: Event) {
+        let at = self.shared.world.borrow().now();
+        match event {
+            Event::Connected { session_present } => {
+                self.shared.seen(Deed::ConnAck);
+                self.welcomed(session_present);
+            }
+            Event::Refused { code } => self.fault(Kind::Protocol, &format!("CONNACK {code:#04x}")),
+            Event::Disconnected { code } => self.fault(Kind::Protocol, &format!("DISCONNECT {code:#04x}")),
+            Event::Subscribed { packet_id, codes } => {
+                self.shared.seen(Deed::SubAck);
+                self.granted(packet_id, &codes);
+            }
+            Event::Unsubscribed { packet_id } => self.unsubscribed(packet_id),
+            Event::Message { topic, payload, qos, retain, dup } => {
+                let come = Come { topic: &topic, payload: &payload, qos, retain, dup };
+                {
+                    let mut world = self.shared.world.borrow_mut();
+                    let world = &mut *world;
+                    world.ledger.arrived(at, self.index, self.connection, &come, &mut world.faults);
+                }
+                self.shared.seen(Deed::Publish);
+            }
+            Event::Clash { topic, .. } => {
+                let what =
+                    format!("a QoS 2 message to {topic} came under an identifier that another one has");
+                self.fault(Kind::Protocol, &what);
+            }
+            Event::SentAgain { token } => {
+                let mut world = self.shared.world.borrow_mut();
+                world.counts.sent_again += 1;
+                if token & RETAINED_TOKEN == 0 {
+                    world.ledger.sent_again(at, token as usize);
+                }
+            }
+            Event::Acknowledged { token } => self.acknowledged(token, false),
+            Event::Completed { token } => self.acknowledged(token, true),
+            Event::Rejected { token, code } => {
+                self.fault(Kind::Protocol, &format!("a message was refused with {code:#04x}"));
+                if token & RETAINED_TOKEN == 0 {
+                    self.shared.world.borrow_mut().ledger.rejected(token as usize);
+                }
+            }
+            Event::Pong => {}
+        }
+    }
+
+    /// PUBACK and PUBREC, or PUBCOMP.
+    fn acknowledged(&self, token: u64, completed: bool) {
+        let mut world = self.shared.world.borrow_mut();
+        let at = world.now();
+        let mut deed = if completed { Deed::PubComp } else { Deed::PubRec };
+        if token & RETAINED_TOKEN == 0 {
+            if completed {
+                world.ledger.completed(at, token as usize);
+            } else if world.ledger.acknowledged(at, token as usize) {
+                deed = Deed::PubAck;
+            }
+        } else {
+            let (topic, position) = ((token & !RETAINED_TOKEN) >> 40, token & 0xFF_FFFF_FFFF);
+            // A broker may retain a QoS 2 message as late as at PUBREL.
+            if completed || topic / 2 % 2 == 0 {
+                world.retained.acknowledged(topic as usize, position as usize);
+            }
+        }
+        drop(world);
+        self.shared.seen(deed);
+    }
+
+    /// CONNACK: whether the broker remembers what it must, and the subscriptions that are missing.
+    fn welcomed(&mut self, session_present: bool) {
+        self.connected = true;
+        let mut world = self.shared.world.borrow_mut();
+        let verdict = self.sessions.connected(Instant::now().into_std(), session_present, world.ready);
+        let name = &self.role.name;
+        match verdict {
+            Ok(()) => {}
+            Err(Wrong::Lost) => world.fault(Kind::SessionLost, format!("{name}: Session Present is 0")),
+            Err(Wrong::Raised) => world.fault(Kind::SessionRaised, format!("{name}: Session Present is 1")),
+        }
+        if session_present {
+            world.counts.resumed += 1;
+        } else {
+            world.counts.begun += 1;
+            world.ledger.publisher_forgot(self.index);
+            match verdict {
+                Err(Wrong::Lost) => world.ledger.session_lost(self.index),
+                _ => world.ledger.began_afresh(self.index),
+            }
+            for (_, progress) in &mut self.subscriptions {
+                *progress = Progress::No;
+            }
+        }
+        drop(world);
+        for index in 0..self.subscriptions.len() {
+            match self.subscriptions[index].1 {
+                Progress::Leaving(_) => self.unsubscribe(index),
+                Progress::Asked(_) => self.subscribe(index),
+                Progress::Stands if self.role.insists => self.subscribe(index),
+                Progress::No if !self.subscriptions[index].0.passing => self.subscribe(index),
+                Progress::No | Progress::Stands => {}
+            }
+        }
+    }
+
+    /// SUBACK.
+    fn granted(&mut self, packet_id: u16, codes: &[u8]) {
+        let found = self.subscriptions.iter_mut().find(|(_, progress)| *progress == Progress::Asked(packet_id));
+        let Some((wish, progress)) = found else {
+            return self.fault(Kind::Protocol, &format!("SUBACK {packet_id}, which was not asked for"));
+        };
+        *progress = Progress::Stands;
+        let (topics, filter, qos) = (wish.topics.clone(), wish.filter.clone(), wish.qos);
+        if codes != [qos] {
+            self.fault(Kind::Protocol, &format!("SUBACK {codes:?} for {filter} with QoS {qos}"));
+        }
+        let mut world = self.shared.world.borrow_mut();
+        for topic in topics {
+            if self.role.lifetime == Lifetime::Connection {
+                world.ledger.listens(self.index, topic, qos);
+            } else {
+                world.ledger.subscribed(self.index, topic, qos);
+            }
+        }
+    }
+
+    /// UNSUBACK.
+    fn unsubscribed(&mut self, packet_id: u16) {
+        let found =
+            self.subscriptions.iter_mut().find(|(_, progress)| *progress == Progress::Leaving(packet_id));
+        let Some((wish, progress)) = found else {
+            return self.fault(Kind::Protocol, &format!("UNSUBACK {packet_id}, which was not asked for"));
+        };
+        *progress = Progress::No;
+        let mut world = self.shared.world.borrow_mut();
+        for topic in &wish.topics {
+            world.ledger.unsubscribed(self.index, *topic);
+        }
+    }
+}
+
+/// The Topic Name of a retained topic.
+pub fn retained_topic(topic: usize) -> String {
+    format!("crash/retained/{topic}")
+}
