@@ -10,7 +10,8 @@
 #
 #     bash tests/crash/any-broker.sh 'mosquitto -c {DIR}/mosquitto.conf' tests/crash/peers/mosquitto.conf
 #
-# KILLS (20), SEED, RATE (messages a second and publisher, 60) and VERSION (3.1.1 or 5.0; both) change it. It
+# KILLS (20), SEED, RATE (messages a second and publisher, 60), VERSION (3.1.1 or 5.0; both) and
+# RECEIVE_MAXIMUM=off (no client has one) change it. With KILLS=0 it shows what has nothing to do with kills. It
 # prints how much was promised and how much of that was lost, doubled or out of order, then the first faults
 # of each kind with the message's whole life; it ends with an error if there was any fault.
 set -euo pipefail
@@ -30,6 +31,7 @@ done
 export FULMAR_CRASH_BROKER=$command FULMAR_CRASH_FILES=$files FULMAR_CRASH_KILLS=${KILLS:-20}
 export FULMAR_CRASH_RATE=${RATE:-60}
 [ -z "${SEED:-}" ] || export FULMAR_CRASH_SEED=$SEED
+[ -z "${RECEIVE_MAXIMUM:-}" ] || export FULMAR_CRASH_RECEIVE_MAXIMUM=$RECEIVE_MAXIMUM
 [ -z "${VERSION:-}" ] || export FULMAR_CRASH_VERSION=$VERSION
 cd "$here/../.."
 RUST_BACKTRACE=0 exec cargo test --quiet --test crash -- --exact --nocapture \

@@ -101,8 +101,7 @@ impl Broker {
 
     /// Starts the process and does not wait.
     pub fn spawn(&mut self) {
-        let log =
-            fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
         let broker = Command::new("sh")
             .args(["-c", &format!("exec {}", self.command)])
             .current_dir(&self.directory)

@@ -53,6 +53,8 @@ pub struct Role {
     pub lazy: bool,
     /// Subscribes once more whenever it connects, as many clients do.
     pub insists: bool,
+    /// Has a Will with this delay in seconds.
+    pub will: Option<u32>,
     /// Begins a new session now and then, by a clean start (5.0).
     pub begins_afresh: bool,
 }
@@ -70,6 +72,7 @@ impl Role {
             receive_maximum: None,
             lazy: false,
             insists: false,
+            will: None,
             begins_afresh: false,
         }
     }
@@ -111,6 +114,14 @@ impl Role {
         self.wants(filter, (0..PLAIN).map(Topic::Plain).collect(), qos, false)
     }
 
+    fn wants_wills(self) -> Self {
+        self.wants(&Topic::Will.name(), vec![Topic::Will], 2, false)
+    }
+
+    fn dies(self, delay: u32) -> Self {
+        Self { will: Some(delay), ..self }.comes_and_goes()
+    }
+
     fn wants_passing(mut self, qos: u8) -> Self {
         for topic in (0..PASSING).map(Topic::Passing) {
             self = self.wants(&topic.name(), vec![topic], qos, true);
@@ -137,13 +148,10 @@ pub fn cast(only: Option<Version>) -> Vec<Role> {
         Role::new("publisher-moving-3", V3_1_1).publishes().comes_and_goes(),
         Role::new("publisher-clean-5", V5).publishes().lives(Lifetime::Connection),
         Role::new("publisher-clean-3", V3_1_1).publishes().lives(Lifetime::Connection).comes_and_goes(),
-        Role::new("steady-5", V5).wants_plain("crash/plain/#", 2),
+        Role::new("steady-5", V5).wants_plain("crash/plain/#", 2).wants_wills(),
         Role::new("steady-3-qos-1", V3_1_1).wants_plain("crash/plain/+", 1).lazy(),
-        Role::new("moving-3", V3_1_1).wants_plain("crash/plain/+", 2).comes_and_goes().lazy(),
-        Role::new("moving-5-qos-1", V5)
-            .wants_plain("crash/plain/#", 1)
-            .comes_and_goes()
-            .receives_at_most(5),
+        Role::new("moving-3", V3_1_1).wants_plain("crash/plain/+", 2).wants_wills().comes_and_goes().lazy(),
+        Role::new("moving-5-qos-1", V5).wants_plain("crash/plain/#", 1).comes_and_goes().receives_at_most(5),
         Role::new("rare-3", V3_1_1).wants_plain("crash/plain/#", 2).rare(),
         Role::new("rare-5", V5).wants_plain("crash/plain/#", 2).rare().receives_at_most(20),
         Role { insists: true, ..Role::new("insists-5", V5).wants_plain("crash/plain/#", 2).lazy() },
@@ -160,6 +168,10 @@ pub fn cast(only: Option<Version>) -> Vec<Role> {
         Role::new("member-5", V5).wants_shared(2).lazy(),
         Role::new("member-3", V3_1_1).wants_shared(2).comes_and_goes(),
         Role::new("member-5-narrow", V5).wants_shared(2).comes_and_goes().receives_at_most(3).lazy(),
+        Role::new("mortal-5-a", V5).dies(3),
+        Role::new("mortal-5-b", V5).dies(3),
+        Role::new("mortal-5-c", V5).dies(2),
+        Role::new("mortal-3", V3_1_1).dies(0),
         Role::new("retains-5", V5).retains(0),
         Role::new("retains-3", V3_1_1).retains(1).comes_and_goes(),
     ];

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use crate::report::{Faults, Kind, Stamp};
 use crate::support::random::Random;
+use crate::wills::Will;
 
 /// What publishers publish to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +22,8 @@ pub enum Topic {
     Passing(usize),
     /// The members of a group share it.
     Shared(usize),
+    /// Where Wills go.
+    Will,
 }
 
 impl Topic {
@@ -29,13 +32,14 @@ impl Topic {
             Self::Plain(index) => format!("crash/plain/{index}"),
             Self::Passing(index) => format!("crash/passing/{index}"),
             Self::Shared(index) => format!("crash/shared/{index}"),
+            Self::Will => "crash/will".to_owned(),
         }
     }
 
     /// Whose books an arrival goes into: the members of a group keep one together.
     fn receiver(self, member: usize) -> Receiver {
         match self {
-            Self::Plain(_) | Self::Passing(_) => Receiver::Member(member),
+            Self::Plain(_) | Self::Passing(_) | Self::Will => Receiver::Member(member),
             Self::Shared(group) => Receiver::Group(group),
         }
     }
@@ -67,6 +71,8 @@ struct Message {
     finished: Option<Moment>,
     /// The publisher does not know of it any more.
     forgotten: bool,
+    /// It is a Will that must not come.
+    withheld: bool,
     claims: Vec<Claim>,
     arrivals: Vec<Arrival>,
 }
@@ -226,6 +232,7 @@ impl Ledger {
             received: None,
             finished: None,
             forgotten: false,
+            withheld: false,
             claims,
             arrivals: Vec::new(),
         });
@@ -268,6 +275,27 @@ impl Ledger {
                 break;
             }
             message.forgotten |= message.finished.is_none();
+        }
+    }
+
+    /// What is to become of a Will, as far as is known now.
+    pub fn decide(&mut self, at: Stamp, index: MessageIndex, will: Will, faults: &mut Faults) {
+        if will == Will::Must {
+            self.completed(at, index);
+        }
+        let message = &mut self.messages[index];
+        message.forgotten = will != Will::Must;
+        message.withheld = will == Will::MustNot;
+        if message.withheld && !message.arrivals.is_empty() {
+            faults.add(
+                Kind::Will,
+                at,
+                format!(
+                    "{}
+    had to come to nobody",
+                    self.describe(index)
+                ),
+            );
         }
     }
 
@@ -338,7 +366,14 @@ impl Ledger {
     // --- arriving
 
     /// A message has come to a subscriber over its connection of this number.
-    pub fn arrived(&mut self, at: Stamp, member: usize, connection: u32, come: &Come<'_>, faults: &mut Faults) {
+    pub fn arrived(
+        &mut self,
+        at: Stamp,
+        member: usize,
+        connection: u32,
+        come: &Come<'_>,
+        faults: &mut Faults,
+    ) {
         self.events += 1;
         let name = self.name(member).to_owned();
         let found = origin(come.payload)
@@ -373,6 +408,12 @@ impl Ledger {
             wrong.push((Kind::Corrupt, format!("came to {name} with QoS {}, not {qos}", come.qos)));
         }
 
+        if message.withheld {
+            wrong.push((
+                Kind::Will,
+                format!("came to {name}: its client is connected, came back or left in peace"),
+            ));
+        }
         let earlier = message.arrivals.iter().rev().find(|earlier| earlier.receiver == receiver);
         let is_first = earlier.is_none();
         if let Some(earlier) = earlier {
@@ -383,7 +424,9 @@ impl Ledger {
                 2 => self.again_in_a_new_session += 1,
                 _ => {
                     self.doubled += 1;
-                    self.doubled_without_dup += u64::from(in_this_session && !come.dup);
+                    let to_the_same = in_this_session && earlier.member == member;
+                    self.doubled_without_dup +=
+                        u64::from(to_the_same && !come.dup && message.again.is_empty());
                     if on_this_connection && message.again.is_empty() {
                         let fault = format!("came again to {name}, on one connection and sent only once");
                         wrong.push((Kind::Twice, fault));
@@ -454,7 +497,8 @@ impl Ledger {
                         row.lost += 1;
                         let receiver = self.receiver_name(claim.receiver);
                         let what = format!("{}\n    never came to {receiver}", self.describe(index));
-                        faults.add(Kind::Lost, at, what);
+                        let is_will = message.topic == Topic::Will;
+                        faults.add(if is_will { Kind::Will } else { Kind::Lost }, at, what);
                     }
                 }
             }

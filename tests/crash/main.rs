@@ -9,7 +9,8 @@
 //!
 //! `FULMAR_CRASH_SEED` and `FULMAR_CRASH_KILLS` change it; the seed decides what every client does and when the
 //! broker dies, though not how the machine interleaves them. `FULMAR_CRASH_RATE` is how many messages each
-//! publisher sends in a second. `FULMAR_CRASH_KEEP=1` leaves the broker's folder behind.
+//! publisher sends in a second. `FULMAR_CRASH_VERSION` and `FULMAR_CRASH_RECEIVE_MAXIMUM=off` spare a broker what it
+//! does not know. `FULMAR_CRASH_KEEP=1` leaves the broker's folder behind.
 //!
 //! `any-broker.sh` judges any other broker with it, and tells how to start one.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
@@ -27,6 +28,7 @@ mod retained;
 mod sessions;
 mod trial;
 mod visitor;
+mod wills;
 mod world;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,7 +44,7 @@ fn killed_again_and_again_it_keeps_what_it_acknowledged() {
 }
 
 #[test]
-fn killed_again_and_again_it_keeps_it_without_syncing_too() {
+fn killed_again_and_again_it_keeps_it_with_durability_os_too() {
     let kills = setting("FULMAR_CRASH_KILLS").unwrap_or(8);
     Trial::new(seed(), kills).of(Broker::fulmar("--durability os")).must_pass();
 }

@@ -12,11 +12,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cast::{PASSING, PLAIN, Presence, Role, SHARED, Wish};
-use crate::ledger::{Come, Topic};
+use crate::ledger::{Come, MessageIndex, Topic};
 use crate::report::Kind;
 use crate::sessions::{Lifetime, SessionBook, Wrong};
-use crate::support::light::{Event, LightClient, Terms, Version};
+use crate::support::light::{self, Event, LightClient, Terms, Version};
 use crate::support::random::Random;
+use crate::wills::{self, Ending, Return, Will};
 use crate::world::{Deed, Phase, Shared, Standing};
 
 /// A client keeps no more than this in flight.
@@ -65,6 +66,14 @@ pub struct Member {
     out: Vec<u8>,
     /// Nothing is written before.
     hold_until: Instant,
+    /// The Will of the present connection or of the last one.
+    will: Option<MessageIndex>,
+    /// The Will of a connection whose CONNACK has not come.
+    next_will: Option<MessageIndex>,
+    /// How the last connection ended, and when.
+    ending: Option<(Ending, std::time::Instant)>,
+    /// When the last CONNECT was sent.
+    asked: std::time::Instant,
     /// What is to be published in the end, once that has begun.
     last: Option<VecDeque<(Topic, u8)>>,
 }
@@ -85,6 +94,10 @@ impl Member {
             round: 0,
             out: Vec::new(),
             hold_until: Instant::now(),
+            will: None,
+            next_will: None,
+            ending: None,
+            asked: std::time::Instant::now(),
             last: None,
             role,
             shared,
@@ -97,7 +110,7 @@ impl Member {
         while self.shared.phase() < Phase::Over {
             let Some(stream) = self.connect().await else { continue };
             let end = self.serve(&stream).await;
-            match end {
+            let ending = match end {
                 End::Wanted => self.leave(stream),
                 End::Broken(how) => {
                     // Whoever is killed may close what it likes.
@@ -106,9 +119,10 @@ impl Member {
                         self.fault(Kind::Protocol, &format!("{how}, and nobody had killed the broker"));
                         sleep(Duration::from_millis(200)).await;
                     }
+                    Ending::Killed
                 }
-            }
-            self.disconnected();
+            };
+            self.disconnected(ending);
             self.stay_away().await;
         }
     }
@@ -126,6 +140,7 @@ impl Member {
         let milliseconds = match (self.shared.phase(), self.role.presence) {
             (Phase::Storm, Presence::ComesAndGoes) if self.random.percent(70) => match self.role.lifetime {
                 Lifetime::Brief(_) if self.random.percent(40) => 5_500,
+                _ if self.role.will.is_some() && self.random.percent(60) => 5_000 + self.random.below(2_000),
                 _ => 100 + self.random.below(1_200),
             },
             (Phase::Storm, Presence::Rare) => 4_000 + self.random.below(8_000),
@@ -155,12 +170,10 @@ impl Member {
             Lifetime::Lasting => 3_600,
             Lifetime::Brief(expiry) => expiry.as_secs() as u32,
         };
-        let terms = Terms {
-            clean_start,
-            session_expiry,
-            receive_maximum: self.role.receive_maximum,
-            will: None,
-        };
+        let receive_maximum = self.role.receive_maximum;
+        self.asked = std::time::Instant::now();
+        let will = self.next_will();
+        let terms = Terms { clean_start, session_expiry, receive_maximum, will };
         self.out.clear();
         self.client.connect_with(&terms, &mut self.out);
         self.connection += 1;
@@ -171,8 +184,55 @@ impl Member {
         Some(stream)
     }
 
-    fn disconnected(&mut self) {
-        self.sessions.disconnected(Instant::now().into_std());
+    /// A new Will for every connection; it must not come before its client is gone. The one before is judged
+    /// once the client is back.
+    fn next_will(&mut self) -> Option<light::Will> {
+        let delay = self.role.will?;
+        let mut world = self.shared.world.borrow_mut();
+        let at = world.now();
+        let (message, payload) = world.ledger.send(at, self.index, Topic::Will, 2, false);
+        drop(world);
+        self.decide(message, Will::MustNot);
+        self.next_will = Some(message);
+        Some(light::Will { topic: Topic::Will.name(), payload, qos: 2, delay })
+    }
+
+    /// CONNACK: the last connection's Will has come, is still to come, or never will.
+    fn judge_last_will(&mut self) {
+        let last = std::mem::replace(&mut self.will, self.next_will.take());
+        let (Some(last), Some((ending, ended)), Some(delay)) = (last, self.ending.take(), self.role.will)
+        else {
+            return;
+        };
+        let mut world = self.shared.world.borrow_mut();
+        let back = Return { asked: self.asked, answered: std::time::Instant::now(), ready: world.ready };
+        let killed = |from, to| world.kills.iter().any(|at| from <= *at && *at <= to);
+        let will = wills::at_the_return(ending, ended, Duration::from_secs(u64::from(delay)), back, killed);
+        world.counts.wills[will as usize] += 1;
+        drop(world);
+        self.decide(last, will);
+    }
+
+    fn decide(&self, message: MessageIndex, will: Will) {
+        let mut world = self.shared.world.borrow_mut();
+        let world = &mut *world;
+        let at = world.now();
+        world.ledger.decide(at, message, will, &mut world.faults);
+    }
+
+    fn disconnected(&mut self, ending: Ending) {
+        let now = Instant::now().into_std();
+        self.sessions.disconnected(now);
+        // Until the client is back, a Will may come; that of a CONNECT without an answer may come for ever, and
+        // may have replaced the one before.
+        let (will, ending) = match (self.connected, self.ending) {
+            (true, _) => (self.will, Some((ending, now))),
+            (false, last) => (self.next_will.take(), last.map(|(_, at)| (Ending::Killed, at))),
+        };
+        self.ending = ending;
+        if let Some(will) = will {
+            self.decide(will, Will::May);
+        }
         self.client.cut();
         self.out.clear();
         self.connected = false;
@@ -318,8 +378,7 @@ impl Member {
         self.client.publish(&topic.name(), &payload, qos, message as u64, &mut self.out);
     }
 
-    /// The next value of a retained topic, or an empty one. The QoS belongs to the topic, because only then the
-    /// values keep their order.
+    /// The next value of a retained topic, or an empty one.
     fn retain(&mut self) {
         let topic = self.role.retains[self.random.below(self.role.retains.len() as u64) as usize];
         let clear = self.random.percent(10);
@@ -327,7 +386,7 @@ impl Member {
         let (position, value) = world.retained.publish(topic, clear);
         world.counts.retained_published += 1;
         let payload = value.map_or_else(Vec::new, |value| value.to_string().into_bytes());
-        let qos = if topic / 2 % 2 == 0 { 1 } else { 2 };
+        let qos = retained_qos(topic);
         let token = RETAINED_TOKEN | (topic as u64) << 40 | position as u64;
         self.client.publish_retained(&retained_topic(topic), &payload, qos, token, &mut self.out);
     }
@@ -379,11 +438,12 @@ impl Member {
     }
 
     /// Ends the connection in one of the ways there are.
-    fn leave(&mut self, stream: TcpStream) {
+    fn leave(&mut self, stream: TcpStream) -> Ending {
         match self.random.below(10) {
             0..=2 => {
                 self.client.disconnect(&mut self.out);
-                let _ = stream.try_write(&self.out);
+                let length = stream.try_write(&self.out).unwrap_or(0);
+                return if length == self.out.len() { Ending::Disconnect } else { Ending::Cut };
             }
             3..=6 => {}
             7..=8 => {
@@ -397,6 +457,7 @@ impl Member {
                 let _ = stream.try_write(&self.out[..length]);
             }
         }
+        Ending::Cut
     }
 
     // --- what comes in
@@ -480,7 +541,7 @@ impl Member {
         } else {
             let (topic, position) = ((token & !RETAINED_TOKEN) >> 40, token & 0xFF_FFFF_FFFF);
             // A broker may retain a QoS 2 message as late as at PUBREL.
-            if completed || topic / 2 % 2 == 0 {
+            if completed || retained_qos(topic as usize) == 1 {
                 world.retained.acknowledged(topic as usize, position as usize);
             }
         }
@@ -491,6 +552,7 @@ impl Member {
     /// CONNACK: whether the broker remembers what it must, and the subscriptions that are missing.
     fn welcomed(&mut self, session_present: bool) {
         self.connected = true;
+        self.judge_last_will();
         let mut world = self.shared.world.borrow_mut();
         let verdict = self.sessions.connected(Instant::now().into_std(), session_present, world.ready);
         let name = &self.role.name;
@@ -526,7 +588,8 @@ impl Member {
 
     /// SUBACK.
     fn granted(&mut self, packet_id: u16, codes: &[u8]) {
-        let found = self.subscriptions.iter_mut().find(|(_, progress)| *progress == Progress::Asked(packet_id));
+        let found =
+            self.subscriptions.iter_mut().find(|(_, progress)| *progress == Progress::Asked(packet_id));
         let Some((wish, progress)) = found else {
             return self.fault(Kind::Protocol, &format!("SUBACK {packet_id}, which was not asked for"));
         };
@@ -558,6 +621,11 @@ impl Member {
             world.ledger.unsubscribed(self.index, *topic);
         }
     }
+}
+
+/// The QoS belongs to the retained topic, because only then its values keep their order.
+fn retained_qos(topic: usize) -> u8 {
+    if topic % 4 < 2 { 1 } else { 2 }
 }
 
 /// The Topic Name of a retained topic.

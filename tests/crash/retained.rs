@@ -80,7 +80,8 @@ impl Retained {
     /// What a topic should have had, for the report.
     pub fn describe(&self, floor: &Floor, topic: usize) -> String {
         let values = &self.0[topic].values;
-        let name = |value: &Option<u64>| value.map_or_else(|| "cleared".to_owned(), |value| value.to_string());
+        let name =
+            |value: &Option<u64>| value.map_or_else(|| "cleared".to_owned(), |value| value.to_string());
         let acknowledged = match floor.0[topic] {
             0 => "none".to_owned(),
             position => name(&values[position - 1]),

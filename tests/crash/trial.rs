@@ -66,7 +66,15 @@ impl Trial {
         let pace = Duration::from_secs(1) / setting("FULMAR_CRASH_RATE").unwrap_or(60) as u32;
         // A message is one or two, now and then a burst.
         let pace = pace.mul_f64(1.95);
-        Self { seed, kills, random: Random::new(seed, u64::MAX), version, pace, patience: PATIENCE, round: None }
+        Self {
+            seed,
+            kills,
+            random: Random::new(seed, u64::MAX),
+            version,
+            pace,
+            patience: PATIENCE,
+            round: None,
+        }
     }
 
     /// How long to wait, once the kills are over, while nothing comes.
@@ -83,7 +91,10 @@ impl Trial {
     pub fn of(mut self, broker: Broker) -> Verdict {
         println!("FULMAR_CRASH_SEED={}: {}, to be killed {} times", self.seed, broker.name(), self.kills);
         let name = broker.name().to_owned();
-        let roles = cast(self.version);
+        let mut roles = cast(self.version);
+        if std::env::var("FULMAR_CRASH_RECEIVE_MAXIMUM").is_ok_and(|text| text == "off") {
+            roles.iter_mut().for_each(|role| role.receive_maximum = None);
+        }
         let names = roles.iter().map(|role| role.name.clone()).collect();
         let world = Rc::new(RefCell::new(World::new(names, RETAINED)));
         let (phase, phases) = watch::channel(Phase::Storm);
@@ -108,14 +119,15 @@ impl Trial {
             let _ = phase.send(Phase::Over);
             for life in lives {
                 if timeout(PATIENCE, life).await.is_err() {
-                    shared.fault(Kind::Protocol, format!("a client does not come to its end in {PATIENCE:?}"));
+                    shared
+                        .fault(Kind::Protocol, format!("a client does not come to its end in {PATIENCE:?}"));
                 }
             }
             drop(broker);
         });
         drop(runtime);
         drop(shared);
-        let world = Rc::try_unwrap(world).ok().expect("all clients are gone").into_inner();
+        let world = Rc::into_inner(world).expect("all clients are gone").into_inner();
         self.verdict(&name, world)
     }
 
@@ -166,9 +178,7 @@ impl Trial {
                 let times = match deed {
                     Deed::ConnAck => 1 + self.random.below(30),
                     Deed::SubAck => 1 + self.random.below(4),
-                    Deed::PubAck | Deed::PubRec | Deed::PubComp | Deed::Publish => {
-                        1 + self.random.below(250)
-                    }
+                    Deed::PubAck | Deed::PubRec | Deed::PubComp | Deed::Publish => 1 + self.random.below(250),
                 };
                 shared.world.borrow_mut().last_deed = Some((deed, times));
                 let _ = timeout(LONGEST_ROUND, shared.kill.notified()).await;
@@ -178,16 +188,21 @@ impl Trial {
     }
 
     /// Kills it and starts it again; now and then it is killed while it starts, too.
-    async fn kill(&mut self, mut broker: Broker, shared: &Shared, also_while_it_starts: bool) -> Option<Broker> {
+    async fn kill(
+        &mut self,
+        mut broker: Broker,
+        shared: &Shared,
+        also_while_it_starts: bool,
+    ) -> Option<Broker> {
         if let Some(end) = broker.end() {
             shared.fault(Kind::Broker, end);
         }
-        shared.world.borrow_mut().round += 1;
+        shared.world.borrow_mut().killing();
         broker.kill();
         if also_while_it_starts && self.random.percent(20) {
             broker.spawn();
             sleep(Duration::from_millis(self.random.below(60))).await;
-            shared.world.borrow_mut().round += 1;
+            shared.world.borrow_mut().killing();
             broker.kill();
         }
         start(broker, shared).await
@@ -219,7 +234,7 @@ impl Trial {
             table,
             "{} messages sent, {} again; {} arrivals, {} of QoS 1 doubled ({} in one session without DUP), {} \
              of QoS 2 came again in a new session\n{} connections, {} sessions resumed, {} begun; {} retained \
-             values published, {} fetched",
+             values published, {} fetched; {:?} Wills that had to come, could come, could not",
             world.ledger.sent(),
             counts.sent_again,
             world.ledger.arrivals(),
@@ -231,6 +246,7 @@ impl Trial {
             counts.begun,
             counts.retained_published,
             counts.retained_fetched,
+            counts.wills,
         );
         println!("{table}");
         Verdict { seed: self.seed, faults: world.faults, table }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::member::retained_topic;
 use crate::report::Kind;
-use crate::retained::Wrong;
+use crate::retained::{Floor, Wrong};
 use crate::support::light::{Event, LightClient, Version};
 use crate::support::random::Random;
 use crate::world::{Phase, Shared};
@@ -54,9 +54,7 @@ pub async fn visit(shared: &Shared, number: usize, version: Version) -> bool {
     // Retained messages need not come before the PINGRESP; only those that must come are waited for.
     let is_complete = |got: &HashMap<usize, Option<u64>>| {
         let world = shared.world.borrow();
-        (0..topics).all(|topic| {
-            got.contains_key(&topic) || world.retained.judge(&floor, topic, None).is_ok()
-        })
+        (0..topics).all(|topic| got.contains_key(&topic) || world.retained.judge(&floor, topic, None).is_ok())
     };
     while !(answered && is_complete(&got)) {
         let mut buffer = [0; 16_384];
@@ -98,24 +96,29 @@ pub async fn visit(shared: &Shared, number: usize, version: Version) -> bool {
         shared.fault(Kind::Protocol, format!("{name}: no PINGRESP within {PATIENCE:?}"));
         return true;
     }
+    judge(shared, &name, &floor, &got);
+    let mut out = Vec::new();
+    client.disconnect(&mut out);
+    let _ = stream.write_all(&out).await;
+    true
+}
+
+/// Looks at every topic.
+fn judge(shared: &Shared, name: &str, floor: &Floor, got: &HashMap<usize, Option<u64>>) {
     let mut world = shared.world.borrow_mut();
+    let topics = world.retained.topics();
     world.counts.retained_fetched += topics as u64;
     for topic in 0..topics {
         let value = got.get(&topic).copied().flatten();
-        if let Err(wrong) = world.retained.judge(&floor, topic, value) {
+        if let Err(wrong) = world.retained.judge(floor, topic, value) {
             let kind = match wrong {
                 Wrong::Older => Kind::RetainedOlder,
                 Wrong::Gone => Kind::RetainedGone,
                 Wrong::Raised => Kind::RetainedRaised,
                 Wrong::Invented => Kind::Corrupt,
             };
-            let owed = world.retained.describe(&floor, topic);
+            let owed = world.retained.describe(floor, topic);
             world.fault(kind, format!("{name} got {value:?} for {}; {owed}", retained_topic(topic)));
         }
     }
-    drop(world);
-    let mut out = Vec::new();
-    client.disconnect(&mut out);
-    let _ = stream.write_all(&out).await;
-    true
 }

@@ -59,6 +59,8 @@ pub struct World {
     pub counts: Counts,
     /// How often the broker has been killed.
     pub round: u32,
+    /// When that was.
+    pub kills: Vec<Instant>,
     /// When it last began to listen.
     pub ready: Instant,
     /// Kill it after so many more of these.
@@ -75,6 +77,8 @@ pub struct Counts {
     pub sent_again: u64,
     pub retained_published: u64,
     pub retained_fetched: u64,
+    /// That must come, may come, must not come.
+    pub wills: [u64; 3],
 }
 
 impl World {
@@ -86,6 +90,7 @@ impl World {
             faults: Faults::default(),
             counts: Counts::default(),
             round: 0,
+            kills: Vec::new(),
             ready: Instant::now(),
             last_deed: None,
             start: Instant::now(),
@@ -94,6 +99,12 @@ impl World {
 
     pub fn now(&self) -> Stamp {
         Stamp { round: self.round, milliseconds: self.start.elapsed().as_millis() as u64 }
+    }
+
+    /// The broker is about to be killed.
+    pub fn killing(&mut self) {
+        self.round += 1;
+        self.kills.push(Instant::now());
     }
 
     pub fn fault(&mut self, kind: Kind, what: String) {

@@ -428,14 +428,7 @@ fn acknowledged(token: u64, code: u8) -> Event {
     if code >= 0x80 { Event::Rejected { token, code } } else { Event::Acknowledged { token } }
 }
 
-fn put_publish(
-    version: Version,
-    first: u8,
-    topic: &str,
-    payload: &[u8],
-    packet_id: u16,
-    out: &mut Vec<u8>,
-) {
+fn put_publish(version: Version, first: u8, topic: &str, payload: &[u8], packet_id: u16, out: &mut Vec<u8>) {
     let mut body = Vec::with_capacity(topic.len() + payload.len() + 5);
     put_string(&mut body, topic);
     if first & 0b110 != 0 {
