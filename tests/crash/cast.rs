@@ -55,7 +55,7 @@ pub struct Role {
     pub insists: bool,
     /// Has a Will with this delay in seconds.
     pub will: Option<u32>,
-    /// Begins a new session now and then, by a clean start (5.0).
+    /// Begins a new session now and then, by a clean start; in 3.1.1 that one ends with its connection.
     pub begins_afresh: bool,
 }
 
@@ -160,6 +160,8 @@ pub fn cast(only: Option<Version>) -> Vec<Role> {
         Role::new("passing-5", V5).wants_passing(2),
         Role::new("passing-3", V3_1_1).wants_passing(2).comes_and_goes(),
         Role { begins_afresh: true, ..Role::new("afresh-5", V5).wants_plain("crash/plain/#", 2) }
+            .comes_and_goes(),
+        Role { begins_afresh: true, ..Role::new("afresh-3", V3_1_1).wants_plain("crash/plain/#", 2) }
             .comes_and_goes(),
         Role::new("brief-5", V5)
             .lives(brief)

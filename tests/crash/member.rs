@@ -23,6 +23,9 @@ use crate::world::{Deed, Phase, Shared, Standing};
 /// A client keeps no more than this in flight.
 const WINDOW: usize = 16;
 
+/// A client uses so many Packet Identifiers, so that one whose end was forgotten is soon found out.
+const PACKET_IDS: u16 = 40;
+
 /// How long the broker may take for a CONNACK.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -84,7 +87,8 @@ impl Member {
         let subscriptions = role.wishes.iter().map(|wish| (wish.clone(), Progress::No)).collect();
         Self {
             index,
-            client: LightClient::new(format!("crash-{}", role.name), role.version, persistent),
+            client: LightClient::new(format!("crash-{}", role.name), role.version, persistent)
+                .with_packet_ids_up_to(PACKET_IDS),
             random: Random::new(seed, index as u64 + 1),
             pace,
             sessions: SessionBook::new(role.lifetime),
@@ -164,7 +168,8 @@ impl Member {
         let _ = stream.set_nodelay(true);
         let storm = self.shared.phase() == Phase::Storm;
         let clean = self.role.lifetime == Lifetime::Connection;
-        let clean_start = clean || storm && self.role.begins_afresh && self.random.percent(20);
+        let afresh = storm && self.role.begins_afresh && self.random.percent(20);
+        let clean_start = clean || afresh;
         let session_expiry = match self.role.lifetime {
             Lifetime::Connection => 0,
             Lifetime::Lasting => 3_600,
@@ -177,7 +182,8 @@ impl Member {
         self.out.clear();
         self.client.connect_with(&terms, &mut self.out);
         self.connection += 1;
-        self.sessions.connecting(Instant::now().into_std(), clean_start);
+        let ends = clean_start && self.role.version == Version::V3_1_1;
+        self.sessions.connecting(Instant::now().into_std(), clean_start, ends);
         let mut world = self.shared.world.borrow_mut();
         world.counts.connections += 1;
         self.round = world.round;
@@ -425,7 +431,9 @@ impl Member {
         for topic in &wish.topics {
             world.ledger.subscribing(self.index, *topic);
         }
-        *progress = Progress::Asked(self.client.subscribe(&wish.filter, wish.qos, &mut self.out));
+        let identifier = Some(index as u8 + 1);
+        let packet_id = self.client.subscribe_as(identifier, &wish.filter, wish.qos, &mut self.out);
+        *progress = Progress::Asked(packet_id);
     }
 
     fn unsubscribe(&mut self, index: usize) {
@@ -493,8 +501,12 @@ impl Member {
                 self.shared.seen(Deed::SubAck);
                 self.granted(packet_id, &codes);
             }
-            Event::Unsubscribed { packet_id } => self.unsubscribed(packet_id),
-            Event::Message { topic, payload, qos, retain, dup } => {
+            Event::Unsubscribed { packet_id } => {
+                self.shared.seen(Deed::SubAck);
+                self.unsubscribed(packet_id);
+            }
+            Event::Message { topic, payload, qos, retain, dup, identifiers } => {
+                self.check_identifiers(&topic, &identifiers);
                 let come = Come { topic: &topic, payload: &payload, qos, retain, dup };
                 {
                     let mut world = self.shared.world.borrow_mut();
@@ -524,6 +536,19 @@ impl Member {
                 }
             }
             Event::Pong => {}
+        }
+    }
+
+    /// The subscription's identifier must come with the message (5.0), unless the subscription has ended since.
+    fn check_identifiers(&self, topic: &str, identifiers: &[u32]) {
+        let by =
+            self.subscriptions.iter().position(|(wish, _)| wish.topics.iter().any(|of| of.name() == topic));
+        let Some(by) = by else { return };
+        let expected = [by as u32 + 1];
+        let known = self.role.version == Version::V5 && self.subscriptions[by].1 == Progress::Stands;
+        if known && identifiers != expected {
+            let what = format!("{topic} came by Subscription Identifiers {identifiers:?}, not {expected:?}");
+            self.fault(Kind::Corrupt, &what);
         }
     }
 

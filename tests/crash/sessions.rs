@@ -45,16 +45,19 @@ pub struct SessionBook {
     lifetime: Lifetime,
     known: Known,
     connecting: Option<(Instant, bool)>,
+    /// This one ends with the connection, whatever the others do: Clean Session in 3.1.1.
+    ends: bool,
 }
 
 impl SessionBook {
     pub fn new(lifetime: Lifetime) -> Self {
-        Self { lifetime, known: Known::No, connecting: None }
+        Self { lifetime, known: Known::No, connecting: None, ends: false }
     }
 
-    /// CONNECT is sent.
-    pub fn connecting(&mut self, now: Instant, clean_start: bool) {
+    /// CONNECT is sent. `ends`: the session is to end with this connection.
+    pub fn connecting(&mut self, now: Instant, clean_start: bool, ends: bool) {
         self.connecting = Some((now, clean_start));
+        self.ends = ends;
     }
 
     /// CONNACK has come. `ready`: when the broker was last started.
@@ -82,6 +85,7 @@ impl SessionBook {
     pub fn disconnected(&mut self, now: Instant) {
         self.known = match self.known {
             _ if self.connecting.take().is_some() => Known::Perhaps,
+            Known::Yes { .. } if self.ends => Known::No,
             Known::Yes { .. } => Known::Yes { left: Some(now) },
             known => known,
         };
@@ -97,14 +101,14 @@ mod tests {
     /// Connects at once, is connected, and leaves after a second.
     fn visited(lifetime: Lifetime, now: Instant) -> SessionBook {
         let mut book = SessionBook::new(lifetime);
-        book.connecting(now, false);
+        book.connecting(now, false, false);
         assert_eq!(book.connected(now, false, now), Ok(()));
         book.disconnected(now + SECOND);
         book
     }
 
     fn comes_back(mut book: SessionBook, at: Instant, present: bool, ready: Instant) -> Result<(), Wrong> {
-        book.connecting(at, false);
+        book.connecting(at, false, false);
         book.connected(at, present, ready)
     }
 
@@ -134,7 +138,7 @@ mod tests {
         let now = Instant::now();
         for present in [false, true] {
             let mut book = SessionBook::new(Lifetime::Lasting);
-            book.connecting(now, false);
+            book.connecting(now, false, false);
             book.disconnected(now);
             assert_eq!(comes_back(book, now, present, now), Ok(()));
         }
@@ -144,10 +148,22 @@ mod tests {
     fn a_clean_start_finds_nothing_and_is_answered_for() {
         let now = Instant::now();
         let mut book = visited(Lifetime::Lasting, now);
-        book.connecting(now, true);
+        book.connecting(now, true, false);
         assert_eq!(book.connected(now, true, now), Err(Wrong::Raised));
         book.disconnected(now);
         assert_eq!(comes_back(book, now, false, now), Err(Wrong::Lost));
+    }
+
+    #[test]
+    fn a_clean_session_of_3_1_1_ends_with_its_connection() {
+        let now = Instant::now();
+        for (present, expected) in [(false, Ok(())), (true, Err(Wrong::Raised))] {
+            let mut book = visited(Lifetime::Lasting, now);
+            book.connecting(now, true, true);
+            assert_eq!(book.connected(now, false, now), Ok(()));
+            book.disconnected(now);
+            assert_eq!(comes_back(book, now, present, now), expected);
+        }
     }
 
     #[test]

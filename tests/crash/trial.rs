@@ -104,6 +104,7 @@ impl Trial {
             kill: Rc::new(Notify::new()),
             phase: phases,
             port: broker.port(),
+            patience: self.patience / 2,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
@@ -291,7 +292,7 @@ async fn settle(broker: &mut Broker, shared: &Shared, patience: Duration, when: 
                 let what = format!("{when}, these have no rest: {}", world.missing());
                 world.fault(Kind::Unfinished, what);
             }
-            println!("nothing more came {when}, and not all is settled");
+            println!("nothing more came {when} in {:?}, and not all is settled", start.elapsed());
             if let Some(end) = broker.end() {
                 world.fault(Kind::Broker, end);
             }

@@ -14,9 +14,6 @@ use crate::support::light::{Event, LightClient, Version};
 use crate::support::random::Random;
 use crate::world::{Phase, Shared};
 
-/// How long retained messages may take to come.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Visits until all is over. `version`: what it speaks, 3.1.1 and 5.0 in turn without.
 pub async fn live(shared: Shared, seed: u64, version: Option<Version>) {
     let mut random = Random::new(seed, 0);
@@ -50,7 +47,7 @@ pub async fn visit(shared: &Shared, number: usize, version: Version) -> bool {
     }
     let mut got = HashMap::new();
     let mut answered = false;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + shared.patience;
     // Retained messages need not come before the PINGRESP; only those that must come are waited for.
     let is_complete = |got: &HashMap<usize, Option<u64>>| {
         let world = shared.world.borrow();
@@ -93,7 +90,7 @@ pub async fn visit(shared: &Shared, number: usize, version: Version) -> bool {
         }
     }
     if !answered {
-        shared.fault(Kind::Protocol, format!("{name}: no PINGRESP within {PATIENCE:?}"));
+        shared.fault(Kind::Protocol, format!("{name}: no PINGRESP within {:?}", shared.patience));
         return true;
     }
     judge(shared, &name, &floor, &got);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -27,6 +27,7 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     ConnAck,
+    /// Or UNSUBACK.
     SubAck,
     PubAck,
     PubRec,
@@ -144,6 +145,8 @@ pub struct Shared {
     pub kill: Rc<Notify>,
     pub phase: watch::Receiver<Phase>,
     pub port: u16,
+    /// How long a visitor waits for retained messages.
+    pub patience: Duration,
 }
 
 impl Shared {

@@ -8,7 +8,7 @@
 //! in between as wanted; [`LightClient::cut`] when the connection is gone, and `connect` again. Whatever a
 //! call appends to `out` must be written to the socket in order (or lost together with the connection).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// What the client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,9 @@ pub enum Event {
     Subscribed { packet_id: u16, codes: Vec<u8> },
     /// UNSUBACK.
     Unsubscribed { packet_id: u16 },
-    /// An Application Message; a QoS 2 message is reported at its first PUBLISH only.
-    Message { topic: String, payload: Vec<u8>, qos: u8, retain: bool, dup: bool },
+    /// An Application Message, and the Subscription Identifiers by which it comes (5.0); a QoS 2 message is
+    /// reported at its first PUBLISH only.
+    Message { topic: String, payload: Vec<u8>, qos: u8, retain: bool, dup: bool, identifiers: Vec<u32> },
     /// The broker took over responsibility for the message published under the token: PUBACK or PUBREC.
     Acknowledged { token: u64 },
     /// PUBCOMP: the exchange of the QoS 2 message is over.
@@ -97,7 +98,10 @@ pub struct LightClient {
     version: Version,
     persistent: bool,
     last_packet_id: u16,
+    highest_packet_id: u16,
     outgoing: VecDeque<Outgoing>,
+    /// Identifiers of SUBSCRIBE and UNSUBSCRIBE that are not answered.
+    asked: HashSet<u16>,
     /// QoS 2 messages that have come and are not released: topic and payload by identifier.
     received: HashMap<u16, (String, Vec<u8>)>,
     input: Vec<u8>,
@@ -111,10 +115,17 @@ impl LightClient {
             version,
             persistent,
             last_packet_id: 0,
+            highest_packet_id: u16::MAX,
+            asked: HashSet::new(),
             outgoing: VecDeque::new(),
             received: HashMap::new(),
             input: Vec::new(),
         }
+    }
+
+    /// Uses no Packet Identifiers but the first ones, so that each soon comes again.
+    pub fn with_packet_ids_up_to(self, highest_packet_id: u16) -> Self {
+        Self { highest_packet_id, ..self }
     }
 
     /// Appends CONNECT without keep alive. `clean` forces a clean start that ends the session with the
@@ -167,6 +178,7 @@ impl LightClient {
     /// The connection is gone: half a packet received is dropped, and the state of a clean session with it.
     pub fn cut(&mut self) {
         self.input.clear();
+        self.asked.clear();
         if !self.persistent {
             self.forget();
         }
@@ -174,9 +186,18 @@ impl LightClient {
 
     /// Appends SUBSCRIBE for one filter and returns its packet identifier.
     pub fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> u16 {
+        self.subscribe_as(None, filter, qos, out)
+    }
+
+    /// The same with a Subscription Identifier below 128, which 3.1.1 does not know.
+    pub fn subscribe_as(&mut self, identifier: Option<u8>, filter: &str, qos: u8, out: &mut Vec<u8>) -> u16 {
         let packet_id = self.free_packet_id();
+        self.asked.insert(packet_id);
         let mut body = packet_id.to_be_bytes().to_vec();
-        self.put_no_properties(&mut body);
+        match identifier {
+            Some(identifier) if self.version == Version::V5 => put_short(&mut body, &[0x0B, identifier]),
+            _ => self.put_no_properties(&mut body),
+        }
         put_string(&mut body, filter);
         body.push(qos);
         put_packet(out, 0x82, &body);
@@ -186,6 +207,7 @@ impl LightClient {
     /// Appends UNSUBSCRIBE for one filter and returns its packet identifier.
     pub fn unsubscribe(&mut self, filter: &str, out: &mut Vec<u8>) -> u16 {
         let packet_id = self.free_packet_id();
+        self.asked.insert(packet_id);
         let mut body = packet_id.to_be_bytes().to_vec();
         self.put_no_properties(&mut body);
         put_string(&mut body, filter);
@@ -316,10 +338,15 @@ impl LightClient {
             }
             0x90 => {
                 let packet_id = body.u16()?;
+                self.asked.remove(&packet_id);
                 self.skip_properties(&mut body)?;
                 events.push(Event::Subscribed { packet_id, codes: body.0.to_vec() });
             }
-            0xB0 => events.push(Event::Unsubscribed { packet_id: body.u16()? }),
+            0xB0 => {
+                let packet_id = body.u16()?;
+                self.asked.remove(&packet_id);
+                events.push(Event::Unsubscribed { packet_id });
+            }
             0xD0 => events.push(Event::Pong),
             0xE0 if self.version == Version::V5 => {
                 events.push(Event::Disconnected { code: body.byte().unwrap_or(0) });
@@ -338,8 +365,9 @@ impl LightClient {
         let qos = (first >> 1) & 3;
         let topic = body.string()?;
         let packet_id = if qos == 0 { 0 } else { body.u16()? };
-        self.skip_properties(&mut body)?;
+        let identifiers = self.subscription_identifiers(&mut body)?;
         let message = Event::Message {
+            identifiers,
             topic,
             payload: body.0.to_vec(),
             qos,
@@ -402,9 +430,11 @@ impl LightClient {
 
     fn free_packet_id(&mut self) -> u16 {
         loop {
-            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
-            if self.outgoing.iter().all(|outgoing| outgoing.packet_id != self.last_packet_id) {
-                return self.last_packet_id;
+            self.last_packet_id = self.last_packet_id % self.highest_packet_id + 1;
+            let packet_id = self.last_packet_id;
+            let is_in_flight = self.outgoing.iter().any(|outgoing| outgoing.packet_id == packet_id);
+            if !is_in_flight && !self.asked.contains(&packet_id) {
+                return packet_id;
             }
         }
     }
@@ -413,6 +443,34 @@ impl LightClient {
         if self.version == Version::V5 {
             body.push(0);
         }
+    }
+
+    /// Those among the properties of a PUBLISH.
+    fn subscription_identifiers(&self, body: &mut Reader<'_>) -> Result<Vec<u32>, String> {
+        let mut identifiers = Vec::new();
+        if self.version == Version::V3_1_1 {
+            return Ok(identifiers);
+        }
+        let length = body.variable_byte_integer()?;
+        let mut properties = Reader(body.take(length)?);
+        while !properties.0.is_empty() {
+            match properties.byte()? {
+                0x0B => identifiers.push(properties.variable_byte_integer()? as u32),
+                0x01 => drop(properties.take(1)?),
+                0x23 => drop(properties.take(2)?),
+                0x02 => drop(properties.take(4)?),
+                0x03 | 0x08 | 0x09 => {
+                    let length = properties.u16()?;
+                    properties.take(usize::from(length))?;
+                }
+                0x26 => {
+                    properties.string()?;
+                    properties.string()?;
+                }
+                other => return Err(format!("property {other:#04x} is none of a PUBLISH")),
+            }
+        }
+        Ok(identifiers)
     }
 
     fn skip_properties(&self, body: &mut Reader<'_>) -> Result<(), String> {
