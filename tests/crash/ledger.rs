@@ -9,8 +9,9 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use crate::kept::Kept;
+use crate::payload::{origin, payload};
 use crate::report::{Faults, Kind, Stamp};
-use crate::support::random::Random;
 use crate::wills::Will;
 
 /// What publishers publish to.
@@ -564,48 +565,4 @@ pub struct Come<'a> {
     pub qos: u8,
     pub retain: bool,
     pub dup: bool,
-}
-
-/// How many promises there were, by what was promised.
-#[derive(Debug, Default)]
-pub struct Kept {
-    rows: [[Row; 2]; 2],
-}
-
-/// One kind of promise.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Row {
-    pub promised: u64,
-    pub lost: u64,
-}
-
-impl Kept {
-    fn row(&mut self, receiver: Receiver, qos: u8) -> &mut Row {
-        let group = usize::from(matches!(receiver, Receiver::Group(_)));
-        &mut self.rows[group][usize::from(qos == 2)]
-    }
-
-    /// To a group, or to a subscriber of its own; the QoS it has there.
-    pub fn of(&self, group: bool, qos: u8) -> Row {
-        self.rows[usize::from(group)][usize::from(qos == 2)]
-    }
-}
-
-/// A payload that can be told by its first eight bytes; now and then a large one.
-fn payload(publisher: usize, number: usize) -> Vec<u8> {
-    let mut random = Random::new(publisher as u64, number as u64);
-    let length = if random.percent(2) { 5_000 + random.below(10_000) } else { 8 + random.below(200) };
-    let mut bytes = Vec::with_capacity(length as usize + 8);
-    bytes.extend((publisher as u32).to_be_bytes());
-    bytes.extend((number as u32).to_be_bytes());
-    while bytes.len() < length as usize {
-        bytes.extend(random.next().to_be_bytes());
-    }
-    bytes
-}
-
-fn origin(bytes: &[u8]) -> Option<(usize, usize)> {
-    let publisher = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
-    let number = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
-    Some((publisher as usize, number as usize))
 }

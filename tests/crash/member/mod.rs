@@ -3,21 +3,26 @@
 //! Connections break because the broker is killed or because the client ends them, with DISCONNECT, with a closed
 //! or reset socket, or in the midst of a packet. That the broker closes one while it lives is a fault.
 
+mod publishing;
+mod subscribing;
+
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use publishing::RETAINED_TOKEN;
+pub use publishing::retained_topic;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cast::{PASSING, PLAIN, Presence, Role, SHARED, Wish};
+use crate::cast::{Presence, Role, Wish};
 use crate::ledger::{Come, MessageIndex, Topic};
 use crate::report::Kind;
 use crate::sessions::{Lifetime, SessionBook, Wrong};
-use crate::support::light::{self, Event, LightClient, Terms, Version};
+use crate::support::light::{Event, LightClient, Terms, Version};
 use crate::support::random::Random;
-use crate::wills::{self, Ending, Return, Will};
+use crate::wills::{Ending, Will};
 use crate::world::{Deed, Phase, Shared, Standing};
 
 /// A client keeps no more than this in flight.
@@ -28,9 +33,6 @@ const PACKET_IDS: u16 = 40;
 
 /// How long the broker may take for a CONNACK.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Tokens of retained messages have this bit, the topic from bit 40 on, and their position below.
-const RETAINED_TOKEN: u64 = 1 << 63;
 
 /// How far a subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,42 +192,6 @@ impl Member {
         Some(stream)
     }
 
-    /// A new Will for every connection; it must not come before its client is gone. The one before is judged
-    /// once the client is back.
-    fn next_will(&mut self) -> Option<light::Will> {
-        let delay = self.role.will?;
-        let mut world = self.shared.world.borrow_mut();
-        let at = world.now();
-        let (message, payload) = world.ledger.send(at, self.index, Topic::Will, 2, false);
-        drop(world);
-        self.decide(message, Will::MustNot);
-        self.next_will = Some(message);
-        Some(light::Will { topic: Topic::Will.name(), payload, qos: 2, delay })
-    }
-
-    /// CONNACK: the last connection's Will has come, is still to come, or never will.
-    fn judge_last_will(&mut self) {
-        let last = std::mem::replace(&mut self.will, self.next_will.take());
-        let (Some(last), Some((ending, ended)), Some(delay)) = (last, self.ending.take(), self.role.will)
-        else {
-            return;
-        };
-        let mut world = self.shared.world.borrow_mut();
-        let back = Return { asked: self.asked, answered: std::time::Instant::now(), ready: world.ready };
-        let killed = |from, to| world.kills.iter().any(|at| from <= *at && *at <= to);
-        let will = wills::at_the_return(ending, ended, Duration::from_secs(u64::from(delay)), back, killed);
-        world.counts.wills[will as usize] += 1;
-        drop(world);
-        self.decide(last, will);
-    }
-
-    fn decide(&self, message: MessageIndex, will: Will) {
-        let mut world = self.shared.world.borrow_mut();
-        let world = &mut *world;
-        let at = world.now();
-        world.ledger.decide(at, message, will, &mut world.faults);
-    }
-
     fn disconnected(&mut self, ending: Ending) {
         let now = Instant::now().into_std();
         self.sessions.disconnected(now);
@@ -356,95 +322,6 @@ impl Member {
         Ok(())
     }
 
-    fn publish_some(&mut self) {
-        let count = if self.random.percent(3) { WINDOW as u64 } else { 1 + self.random.below(2) };
-        for _ in 0..count {
-            if self.client.in_flight() >= WINDOW {
-                return;
-            }
-            if self.role.publishes {
-                let topic = match self.random.below(10) {
-                    0..=5 => Topic::Plain(self.random.below(PLAIN as u64) as usize),
-                    6 => Topic::Passing(self.random.below(PASSING as u64) as usize),
-                    _ => Topic::Shared(self.random.below(SHARED as u64) as usize),
-                };
-                let qos = 1 + self.random.below(2) as u8;
-                self.publish(topic, qos);
-            } else if !self.role.retains.is_empty() {
-                self.retain();
-            }
-        }
-    }
-
-    fn publish(&mut self, topic: Topic, qos: u8) {
-        let mut world = self.shared.world.borrow_mut();
-        let at = world.now();
-        let resumable = self.role.lifetime == Lifetime::Lasting;
-        let (message, payload) = world.ledger.send(at, self.index, topic, qos, resumable);
-        self.client.publish(&topic.name(), &payload, qos, message as u64, &mut self.out);
-    }
-
-    /// The next value of a retained topic, or an empty one.
-    fn retain(&mut self) {
-        let topic = self.role.retains[self.random.below(self.role.retains.len() as u64) as usize];
-        let clear = self.random.percent(10);
-        let mut world = self.shared.world.borrow_mut();
-        let (position, value) = world.retained.publish(topic, clear);
-        world.counts.retained_published += 1;
-        let payload = value.map_or_else(Vec::new, |value| value.to_string().into_bytes());
-        let qos = retained_qos(topic);
-        let token = RETAINED_TOKEN | (topic as u64) << 40 | position as u64;
-        self.client.publish_retained(&retained_topic(topic), &payload, qos, token, &mut self.out);
-    }
-
-    /// One message with each QoS to every topic, so that every subscription is seen to stand.
-    fn publish_last(&mut self) {
-        if self.last.is_none() {
-            let topics = (0..PLAIN).map(Topic::Plain);
-            let topics = topics.chain((0..PASSING).map(Topic::Passing)).chain((0..SHARED).map(Topic::Shared));
-            self.last = Some(topics.flat_map(|topic| [(topic, 1), (topic, 2)]).collect());
-        }
-        while self.role.publishes && self.client.in_flight() < WINDOW {
-            let Some((topic, qos)) = self.last.as_mut().and_then(VecDeque::pop_front) else { return };
-            self.publish(topic, qos);
-        }
-    }
-
-    /// Ends a passing subscription, or makes it.
-    fn toggle(&mut self) {
-        let passing: Vec<_> =
-            (0..self.subscriptions.len()).filter(|index| self.subscriptions[*index].0.passing).collect();
-        if passing.is_empty() {
-            return;
-        }
-        let index = passing[self.random.below(passing.len() as u64) as usize];
-        match self.subscriptions[index].1 {
-            Progress::No => self.subscribe(index),
-            Progress::Stands => self.unsubscribe(index),
-            Progress::Asked(_) | Progress::Leaving(_) => {}
-        }
-    }
-
-    fn subscribe(&mut self, index: usize) {
-        let (wish, progress) = &mut self.subscriptions[index];
-        let mut world = self.shared.world.borrow_mut();
-        for topic in &wish.topics {
-            world.ledger.subscribing(self.index, *topic);
-        }
-        let identifier = Some(index as u8 + 1);
-        let packet_id = self.client.subscribe_as(identifier, &wish.filter, wish.qos, &mut self.out);
-        *progress = Progress::Asked(packet_id);
-    }
-
-    fn unsubscribe(&mut self, index: usize) {
-        let (wish, progress) = &mut self.subscriptions[index];
-        let mut world = self.shared.world.borrow_mut();
-        for topic in &wish.topics {
-            world.ledger.unsubscribing(self.index, *topic);
-        }
-        *progress = Progress::Leaving(self.client.unsubscribe(&wish.filter, &mut self.out));
-    }
-
     /// Ends the connection in one of the ways there are.
     fn leave(&mut self, stream: TcpStream) -> Ending {
         match self.random.below(10) {
@@ -539,41 +416,6 @@ impl Member {
         }
     }
 
-    /// The subscription's identifier must come with the message (5.0), unless the subscription has ended since.
-    fn check_identifiers(&self, topic: &str, identifiers: &[u32]) {
-        let by =
-            self.subscriptions.iter().position(|(wish, _)| wish.topics.iter().any(|of| of.name() == topic));
-        let Some(by) = by else { return };
-        let expected = [by as u32 + 1];
-        let known = self.role.version == Version::V5 && self.subscriptions[by].1 == Progress::Stands;
-        if known && identifiers != expected {
-            let what = format!("{topic} came by Subscription Identifiers {identifiers:?}, not {expected:?}");
-            self.fault(Kind::Corrupt, &what);
-        }
-    }
-
-    /// PUBACK and PUBREC, or PUBCOMP.
-    fn acknowledged(&self, token: u64, completed: bool) {
-        let mut world = self.shared.world.borrow_mut();
-        let at = world.now();
-        let mut deed = if completed { Deed::PubComp } else { Deed::PubRec };
-        if token & RETAINED_TOKEN == 0 {
-            if completed {
-                world.ledger.completed(at, token as usize);
-            } else if world.ledger.acknowledged(at, token as usize) {
-                deed = Deed::PubAck;
-            }
-        } else {
-            let (topic, position) = ((token & !RETAINED_TOKEN) >> 40, token & 0xFF_FFFF_FFFF);
-            // A broker may retain a QoS 2 message as late as at PUBREL.
-            if completed || retained_qos(topic as usize) == 1 {
-                world.retained.acknowledged(topic as usize, position as usize);
-            }
-        }
-        drop(world);
-        self.shared.seen(deed);
-    }
-
     /// CONNACK: whether the broker remembers what it must, and the subscriptions that are missing.
     fn welcomed(&mut self, session_present: bool) {
         self.connected = true;
@@ -610,50 +452,4 @@ impl Member {
             }
         }
     }
-
-    /// SUBACK.
-    fn granted(&mut self, packet_id: u16, codes: &[u8]) {
-        let found =
-            self.subscriptions.iter_mut().find(|(_, progress)| *progress == Progress::Asked(packet_id));
-        let Some((wish, progress)) = found else {
-            return self.fault(Kind::Protocol, &format!("SUBACK {packet_id}, which was not asked for"));
-        };
-        *progress = Progress::Stands;
-        let (topics, filter, qos) = (wish.topics.clone(), wish.filter.clone(), wish.qos);
-        if codes != [qos] {
-            self.fault(Kind::Protocol, &format!("SUBACK {codes:?} for {filter} with QoS {qos}"));
-        }
-        let mut world = self.shared.world.borrow_mut();
-        for topic in topics {
-            if self.role.lifetime == Lifetime::Connection {
-                world.ledger.listens(self.index, topic, qos);
-            } else {
-                world.ledger.subscribed(self.index, topic, qos);
-            }
-        }
-    }
-
-    /// UNSUBACK.
-    fn unsubscribed(&mut self, packet_id: u16) {
-        let found =
-            self.subscriptions.iter_mut().find(|(_, progress)| *progress == Progress::Leaving(packet_id));
-        let Some((wish, progress)) = found else {
-            return self.fault(Kind::Protocol, &format!("UNSUBACK {packet_id}, which was not asked for"));
-        };
-        *progress = Progress::No;
-        let mut world = self.shared.world.borrow_mut();
-        for topic in &wish.topics {
-            world.ledger.unsubscribed(self.index, *topic);
-        }
-    }
-}
-
-/// The QoS belongs to the retained topic, because only then its values keep their order.
-fn retained_qos(topic: usize) -> u8 {
-    if topic % 4 < 2 { 1 } else { 2 }
-}
-
-/// The Topic Name of a retained topic.
-pub fn retained_topic(topic: usize) -> String {
-    format!("crash/retained/{topic}")
 }
