@@ -34,8 +34,8 @@ impl History {
     }
 
     fn subscribe(&mut self, member: usize, topic: Topic, qos: u8) {
-        self.ledger.subscribing(member, topic);
-        self.ledger.subscribed(member, topic, qos);
+        self.ledger.subscribing(member, topic, qos);
+        self.ledger.subscribed(member, topic);
     }
 
     fn unsubscribe(&mut self, topic: Topic) {
@@ -269,6 +269,16 @@ fn what_was_on_its_way_at_subscribe_may_come_or_not() {
         }
         history.shows(None);
     }
+}
+
+#[test]
+fn a_message_may_come_before_suback() {
+    let mut history = History::new();
+    history.ledger.subscribing(SUBSCRIBER, PLAIN, 2);
+    let message = history.send(PLAIN, 2);
+    history.arrive(message, PLAIN, 2);
+    history.complete(message);
+    history.shows(None);
 }
 
 #[test]

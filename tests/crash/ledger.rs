@@ -306,24 +306,19 @@ impl Ledger {
         self.subscriptions.entry((topic.receiver(member), topic)).or_default()
     }
 
-    /// SUBSCRIBE is sent.
-    pub fn subscribing(&mut self, member: usize, topic: Topic) {
+    /// SUBSCRIBE is sent. Messages may come before SUBACK.
+    pub fn subscribing(&mut self, member: usize, topic: Topic, qos: u8) {
         let from = self.next_tick();
         let subscription = self.subscription(member, topic);
+        subscription.qos = qos;
         if subscription.intervals.last().is_none_or(|last| last.to.is_some()) {
             subscription.intervals.push(Interval { from, to: None });
         }
     }
 
     /// SUBACK of a session that outlives its connection: from now on the broker owes it what is sent.
-    pub fn subscribed(&mut self, member: usize, topic: Topic, qos: u8) {
-        let subscription = self.subscription(member, topic);
-        (subscription.stands, subscription.qos) = (true, qos);
-    }
-
-    /// SUBACK of a session that ends with its connection: it may get everything, and nothing is owed.
-    pub fn listens(&mut self, member: usize, topic: Topic, qos: u8) {
-        self.subscription(member, topic).qos = qos;
+    pub fn subscribed(&mut self, member: usize, topic: Topic) {
+        self.subscription(member, topic).stands = true;
     }
 
     /// UNSUBSCRIBE is sent: what has not arrived yet may come or not.

@@ -25,7 +25,7 @@ impl Member {
         let (wish, progress) = &mut self.subscriptions[index];
         let mut world = self.shared.world.borrow_mut();
         for topic in &wish.topics {
-            world.ledger.subscribing(self.index, *topic);
+            world.ledger.subscribing(self.index, *topic, wish.qos);
         }
         let identifier = Some(index as u8 + 1);
         let packet_id = self.client.subscribe_as(identifier, &wish.filter, wish.qos, &mut self.out);
@@ -66,13 +66,10 @@ impl Member {
         if codes != [qos] {
             self.fault(Kind::Protocol, &format!("SUBACK {codes:?} for {filter} with QoS {qos}"));
         }
-        let mut world = self.shared.world.borrow_mut();
-        for topic in topics {
-            if self.role.lifetime == Lifetime::Connection {
-                world.ledger.listens(self.index, topic, qos);
-            } else {
-                world.ledger.subscribed(self.index, topic, qos);
-            }
+        // A session that ends with its connection may get everything, and nothing is owed to it.
+        if self.role.lifetime != Lifetime::Connection {
+            let mut world = self.shared.world.borrow_mut();
+            topics.into_iter().for_each(|topic| world.ledger.subscribed(self.index, topic));
         }
     }
 
