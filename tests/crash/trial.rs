@@ -179,7 +179,9 @@ impl Trial {
                 let times = match deed {
                     Deed::ConnAck => 1 + self.random.below(30),
                     Deed::SubAck => 1 + self.random.below(4),
-                    Deed::PubAck | Deed::PubRec | Deed::PubComp | Deed::Publish => 1 + self.random.below(250),
+                    Deed::PubAck | Deed::PubRec | Deed::PubComp | Deed::Publish | Deed::PubRel => {
+                        1 + self.random.below(250)
+                    }
                 };
                 shared.world.borrow_mut().last_deed = Some((deed, times));
                 let _ = timeout(LONGEST_ROUND, shared.kill.notified()).await;

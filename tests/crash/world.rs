@@ -33,11 +33,12 @@ pub enum Deed {
     PubRec,
     PubComp,
     Publish,
+    PubRel,
 }
 
 /// All kinds of them.
-pub const DEEDS: [Deed; 6] =
-    [Deed::ConnAck, Deed::SubAck, Deed::PubAck, Deed::PubRec, Deed::PubComp, Deed::Publish];
+pub const DEEDS: [Deed; 7] =
+    [Deed::ConnAck, Deed::SubAck, Deed::PubAck, Deed::PubRec, Deed::PubComp, Deed::Publish, Deed::PubRel];
 
 /// How a client stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -271,7 +271,7 @@ impl Member {
             Event::Refused { code } => return Err(format!("CONNACK {code:#04x}")),
             Event::Disconnected { code } => return Err(format!("DISCONNECT {code:#04x}")),
             Event::Rejected { token, code } => return Err(format!("message {token} rejected: {code:#04x}")),
-            Event::SentAgain { .. } => {}
+            Event::SentAgain { .. } | Event::Released { .. } => {}
             Event::Clash { topic, .. } => {
                 return Err(format!("a QoS 2 message to {topic} came under an identifier in use"));
             }

@@ -37,6 +37,8 @@ pub enum Event {
     Acknowledged { token: u64 },
     /// PUBCOMP: the exchange of the QoS 2 message is over.
     Completed { token: u64 },
+    /// PUBREL: the QoS 2 message received under the identifier is forgotten.
+    Released { packet_id: u16 },
     /// PUBACK or PUBREC with an error code.
     Rejected { token: u64, code: u8 },
     /// The session was present, so the message published under the token has been sent again.
@@ -329,6 +331,7 @@ impl LightClient {
             0x62 => {
                 let (packet_id, _) = body.acknowledgement()?;
                 self.received.remove(&packet_id);
+                events.push(Event::Released { packet_id });
                 put_packet(out, 0x70, &packet_id.to_be_bytes());
             }
             0x70 => {

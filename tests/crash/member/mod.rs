@@ -412,6 +412,7 @@ impl Member {
                     self.shared.world.borrow_mut().ledger.rejected(token as usize);
                 }
             }
+            Event::Released { .. } => self.shared.seen(Deed::PubRel),
             Event::Pong => {}
         }
     }
