@@ -1,10 +1,11 @@
-//! The command line: `fulmar run`, `fulmar check`, `fulmar passwd` and `fulmar acl`, what they take and how they end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl` and `certs`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
 mod acl;
+mod certs;
 mod logging;
 mod passwd;
 
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::acl::AclCommand;
+use self::certs::CertsArguments;
 use self::passwd::PasswdCommand;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
@@ -52,6 +54,8 @@ enum Command {
     /// Ask the rules about what clients may do
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Make certificates for trying TLS: an authority, the server's for these hosts, and a client's
+    Certs(CertsArguments),
 }
 
 #[derive(Debug, Default, Args)]
@@ -102,6 +106,7 @@ where
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
         Some(Command::Acl(command)) => acl::acl(command),
+        Some(Command::Certs(certs_arguments)) => certs::certs(certs_arguments),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };

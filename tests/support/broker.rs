@@ -42,6 +42,8 @@ pub struct Broker {
     guard: Child,
     pipe: Option<ChildStdin>,
     directory: PathBuf,
+    /// Where it runs, if that is not where the tests do.
+    site: Option<PathBuf>,
     config: Option<String>,
     arguments: Vec<String>,
 }
@@ -70,8 +72,17 @@ impl Broker {
         Self::launch(Some(toml), &["--durability", "none"])
     }
 
+    /// As [`Broker::with_config`], run in a folder on which the relative paths of the configuration depend.
+    pub fn with_config_in(site: &Path, toml: &str) -> Self {
+        Self::launch_in(Some(site), Some(toml), &["--durability", "none"])
+    }
+
     /// With a configuration or none, and any arguments for `fulmar run`, such as `--durability sync`.
     pub fn launch(config: Option<&str>, arguments: &[&str]) -> Self {
+        Self::launch_in(None, config, arguments)
+    }
+
+    fn launch_in(site: Option<&Path>, config: Option<&str>, arguments: &[&str]) -> Self {
         if config.is_some() && std::env::var_os(PEER).is_some() {
             panic!("a broker that is not Fulmar cannot be given its configuration");
         }
@@ -82,9 +93,10 @@ impl Broker {
         let mut failures = String::new();
         for _ in 0..5 {
             let port = free_port();
-            match spawn(port, &directory, config.as_deref(), &arguments) {
+            match spawn(port, &directory, site, config.as_deref(), &arguments) {
                 Ok((guard, pipe, pid)) => {
-                    return Self { port, pid, guard, pipe: Some(pipe), directory, config, arguments };
+                    let site = site.map(Path::to_owned);
+                    return Self { port, pid, guard, pipe: Some(pipe), directory, site, config, arguments };
                 }
                 Err(failure) => failures.push_str(&failure),
             }
@@ -173,7 +185,8 @@ impl Broker {
     pub fn restart(&mut self) {
         let start = Instant::now();
         loop {
-            match spawn(self.port, &self.directory, self.config.as_deref(), &self.arguments) {
+            let site = self.site.as_deref();
+            match spawn(self.port, &self.directory, site, self.config.as_deref(), &self.arguments) {
                 Ok((guard, pipe, pid)) => {
                     (self.guard, self.pipe, self.pid) = (guard, Some(pipe), pid);
                     return;
@@ -196,6 +209,7 @@ impl Drop for Broker {
 fn spawn(
     port: u16,
     directory: &Path,
+    site: Option<&Path>,
     config: Option<&str>,
     arguments: &[String],
 ) -> Result<(Child, ChildStdin, u32), String> {
@@ -206,6 +220,9 @@ fn spawn(
         .arg(directory)
         .args(command_line(port, directory, config, arguments));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+    if let Some(site) = site {
+        command.current_dir(site);
+    }
     let mut guard = command.spawn().unwrap();
     let pipe = guard.stdin.take().unwrap();
     let mut line = String::new();
@@ -265,6 +282,6 @@ fn command_line(port: u16, directory: &Path, config: Option<&str>, arguments: &[
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
