@@ -150,6 +150,8 @@ type Flow = (Receiver, u32, usize, Topic, u8);
 #[derive(Debug)]
 pub struct Ledger {
     members: Vec<String>,
+    /// How large payloads are.
+    pub scale: u64,
     tick: u64,
     messages: Vec<Message>,
     by_publisher: Vec<Vec<MessageIndex>>,
@@ -171,6 +173,7 @@ impl Ledger {
     /// `members`: the names of all clients.
     pub fn new(members: Vec<String>) -> Self {
         Self {
+            scale: 1,
             tick: 0,
             messages: Vec::new(),
             by_publisher: members.iter().map(|_| Vec::new()).collect(),
@@ -189,6 +192,11 @@ impl Ledger {
     /// A client's name.
     pub fn name(&self, member: usize) -> &str {
         &self.members[member]
+    }
+
+    /// A Will may not be large.
+    fn scale(&self, topic: Topic) -> u64 {
+        if topic == Topic::Will { 1 } else { self.scale }
     }
 
     fn next_tick(&mut self) -> u64 {
@@ -238,7 +246,7 @@ impl Ledger {
             arrivals: Vec::new(),
         });
         self.by_publisher[publisher].push(index);
-        (index, payload(publisher, number))
+        (index, payload(publisher, number, self.scale(topic)))
     }
 
     /// It was sent again, with DUP.
@@ -385,7 +393,7 @@ impl Ledger {
         let qos = message.qos.min(subscription.map_or(message.qos, |subscription| subscription.qos));
 
         let mut wrong = Vec::new();
-        if come.payload != payload(message.publisher, message.number)
+        if come.payload != payload(message.publisher, message.number, self.scale(message.topic))
             || come.topic != message.topic.name()
             || come.retain
         {

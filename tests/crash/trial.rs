@@ -97,6 +97,7 @@ impl Trial {
         }
         let names = roles.iter().map(|role| role.name.clone()).collect();
         let world = Rc::new(RefCell::new(World::new(names, RETAINED)));
+        world.borrow_mut().ledger.scale = setting("FULMAR_CRASH_SCALE").unwrap_or(1);
         let (phase, phases) = watch::channel(Phase::Storm);
         let shared = Shared {
             world: world.clone(),
