@@ -64,6 +64,8 @@ pub struct Member {
     pace: Duration,
     sessions: SessionBook,
     subscriptions: Vec<(Wish, Progress)>,
+    /// A clean start was asked for and not answered.
+    is_beginning: bool,
     connected: bool,
     connection: u32,
     /// The broker's round when this connection was made.
@@ -95,6 +97,7 @@ impl Member {
             pace,
             sessions: SessionBook::new(role.lifetime),
             subscriptions,
+            is_beginning: false,
             connected: false,
             connection: 0,
             round: 0,
@@ -170,8 +173,9 @@ impl Member {
         let _ = stream.set_nodelay(true);
         let storm = self.shared.phase() == Phase::Storm;
         let clean = self.role.lifetime == Lifetime::Connection;
-        let afresh = storm && self.role.begins_afresh && self.random.percent(20);
-        let clean_start = clean || afresh;
+        // It has forgotten the session by asking for a clean start, so it asks until it is answered.
+        self.is_beginning |= storm && self.role.begins_afresh && self.random.percent(20);
+        let clean_start = clean || self.is_beginning;
         let session_expiry = match self.role.lifetime {
             Lifetime::Connection => 0,
             Lifetime::Lasting => 3_600,
@@ -420,6 +424,7 @@ impl Member {
     /// CONNACK: whether the broker remembers what it must, and the subscriptions that are missing.
     fn welcomed(&mut self, session_present: bool) {
         self.connected = true;
+        self.is_beginning = false;
         self.judge_last_will();
         let mut world = self.shared.world.borrow_mut();
         let verdict = self.sessions.connected(Instant::now().into_std(), session_present, world.ready);
