@@ -74,6 +74,8 @@ struct Message {
     forgotten: bool,
     /// It is a Will that must not come.
     withheld: bool,
+    /// What a Will's client did.
+    decisions: Vec<String>,
     claims: Vec<Claim>,
     arrivals: Vec<Arrival>,
 }
@@ -242,6 +244,7 @@ impl Ledger {
             finished: None,
             forgotten: false,
             withheld: false,
+            decisions: Vec::new(),
             claims,
             arrivals: Vec::new(),
         });
@@ -288,13 +291,15 @@ impl Ledger {
     }
 
     /// What is to become of a Will, as far as is known now.
-    pub fn decide(&mut self, at: Stamp, index: MessageIndex, will: Will, faults: &mut Faults) {
+    /// `why`, for the report.
+    pub fn decide(&mut self, at: Stamp, index: MessageIndex, will: Will, why: &str, faults: &mut Faults) {
         if will == Will::Must {
             self.completed(at, index);
         }
         let message = &mut self.messages[index];
         message.forgotten = will != Will::Must;
         message.withheld = will == Will::MustNot;
+        message.decisions.push(format!("{will:?} {at}: {why}"));
         if message.withheld && !message.arrivals.is_empty() {
             faults.add(
                 Kind::Will,
@@ -550,6 +555,9 @@ impl Ledger {
             }
             (None, true) => text.push_str(", then its publisher's session ended"),
             (None, false) => text.push_str(", exchange not over"),
+        }
+        for decision in &message.decisions {
+            let _ = write!(text, "\n    {decision}");
         }
         for arrival in &message.arrivals {
             let dup = if arrival.dup { " with DUP" } else { "" };

@@ -201,13 +201,13 @@ impl Member {
         self.sessions.disconnected(now);
         // Until the client is back, a Will may come; that of a CONNECT without an answer may come for ever, and
         // may have replaced the one before.
-        let (will, ending) = match (self.connected, self.ending) {
+        let (will, last) = match (self.connected, self.ending) {
             (true, _) => (self.will, Some((ending, now))),
             (false, last) => (self.next_will.take(), last.map(|(_, at)| (Ending::Killed, at))),
         };
-        self.ending = ending;
+        self.ending = last;
         if let Some(will) = will {
-            self.decide(will, Will::May);
+            self.decide(will, Will::May, &format!("{ending:?}"));
         }
         self.client.cut();
         self.out.clear();

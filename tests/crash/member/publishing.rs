@@ -99,7 +99,7 @@ impl Member {
         let at = world.now();
         let (message, payload) = world.ledger.send(at, self.index, Topic::Will, 2, false);
         drop(world);
-        self.decide(message, Will::MustNot);
+        self.decide(message, Will::MustNot, "CONNECT");
         self.next_will = Some(message);
         Some(light::Will { topic: Topic::Will.name(), payload, qos: 2, delay })
     }
@@ -117,14 +117,15 @@ impl Member {
         let will = wills::at_the_return(ending, ended, Duration::from_secs(u64::from(delay)), back, killed);
         world.counts.wills[will as usize] += 1;
         drop(world);
-        self.decide(last, will);
+        let ago = back.answered - ended;
+        self.decide(last, will, &format!("back {ago:?} after {ending:?}"));
     }
 
-    pub(super) fn decide(&self, message: MessageIndex, will: Will) {
+    pub(super) fn decide(&self, message: MessageIndex, will: Will, why: &str) {
         let mut world = self.shared.world.borrow_mut();
         let world = &mut *world;
         let at = world.now();
-        world.ledger.decide(at, message, will, &mut world.faults);
+        world.ledger.decide(at, message, will, why, &mut world.faults);
     }
 }
 
