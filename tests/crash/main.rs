@@ -11,7 +11,8 @@
 //! broker dies, though not how the machine interleaves them. `FULMAR_CRASH_RATE` is how many messages each
 //! publisher sends in a second, `FULMAR_CRASH_SCALE` how many times larger than some 300 bytes they are.
 //! `FULMAR_CRASH_VERSION` and `FULMAR_CRASH_RECEIVE_MAXIMUM=off` spare a broker what it does not know.
-//! `FULMAR_CRASH_KEEP=1` leaves the broker's folder behind.
+//! To find the reason of a fault, `FULMAR_CRASH_ONLY=publisher,rare-3` lets only clients take part whose names hold
+//! one of these, and `FULMAR_CRASH_KEEP=1` leaves the broker's folder behind.
 //!
 //! `any-broker.sh` judges any other broker with it, and tells how to start one.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]

@@ -95,6 +95,9 @@ impl Trial {
         if std::env::var("FULMAR_CRASH_RECEIVE_MAXIMUM").is_ok_and(|text| text == "off") {
             roles.iter_mut().for_each(|role| role.receive_maximum = None);
         }
+        if let Ok(only) = std::env::var("FULMAR_CRASH_ONLY") {
+            roles.retain(|role| only.split(',').any(|part| role.name.contains(part)));
+        }
         let names = roles.iter().map(|role| role.name.clone()).collect();
         let world = Rc::new(RefCell::new(World::new(names, RETAINED)));
         world.borrow_mut().ledger.scale = setting("FULMAR_CRASH_SCALE").unwrap_or(1);

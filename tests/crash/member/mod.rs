@@ -166,10 +166,15 @@ impl Member {
 
     /// Connects, if somebody listens, and sends CONNECT.
     async fn connect(&mut self) -> Option<TcpStream> {
+        let round = self.shared.world.borrow().round;
         let Ok(stream) = TcpStream::connect(("127.0.0.1", self.shared.port)).await else {
             sleep(Duration::from_millis(3 + self.random.below(10))).await;
             return None;
         };
+        if self.shared.world.borrow().round != round {
+            // Nobody knows with which of two brokers.
+            return None;
+        }
         let _ = stream.set_nodelay(true);
         let storm = self.shared.phase() == Phase::Storm;
         let clean = self.role.lifetime == Lifetime::Connection;
