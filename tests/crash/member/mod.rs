@@ -120,7 +120,12 @@ impl Member {
             let Some(stream) = self.connect().await else { continue };
             let end = self.serve(&stream).await;
             let ending = match end {
-                End::Wanted => self.leave(stream),
+                End::Wanted => {
+                    let ending = self.leave(stream);
+                    // Whatever was said was said to nobody if the broker is dead already.
+                    let is_dead = self.shared.world.borrow().round != self.round;
+                    if is_dead { Ending::Killed } else { ending }
+                }
                 End::Broken(how) => {
                     // Whoever is killed may close what it likes.
                     let round = self.shared.world.borrow().round;
