@@ -75,6 +75,9 @@ struct RunArguments {
     /// What an acknowledged message survives: sync, os or none
     #[arg(long, value_name = "MODE", value_parser = key("store.durability"))]
     durability: Option<String>,
+    /// Set what is damaged of the store aside, start with what is sound, and say what was lost
+    #[arg(long)]
+    salvage: bool,
     /// How much is logged: error, warn, info, debug, trace, off
     #[arg(long, value_name = "LEVEL", value_parser = key("log.level"))]
     log_level: Option<String>,
@@ -87,11 +90,11 @@ struct CheckArguments {
     config: Option<PathBuf>,
 }
 
-/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration and where that came from, after
-/// logging has begun, and returns when the broker has ended.
+/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration, where that came from, and
+/// whether a damaged store is to be salvaged, after logging has begun, and returns when the broker has ended.
 pub fn main<S>(arguments: impl IntoIterator<Item = OsString>, serve: S) -> ExitCode
 where
-    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources, bool) -> Result<(), Box<dyn Error>>,
 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -122,14 +125,15 @@ where
 
 fn run<S>(arguments: RunArguments, serve: S) -> Result<(), Box<dyn Error>>
 where
-    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources, bool) -> Result<(), Box<dyn Error>>,
 {
+    let salvage = arguments.salvage;
     let sources = arguments.into_sources();
     let config = load(&sources).map_err(refusal)?;
     // The server reads them again; here they are told like everything else that is wrong.
     Policy::load(&config).map_err(refusal)?;
     init_logging(&config.log).map_err(|error| format!("fulmar: {error}"))?;
-    serve(config, sources).map_err(|error| format!("fulmar: {error}").into())
+    serve(config, sources, salvage).map_err(|error| format!("fulmar: {error}").into())
 }
 
 fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {

@@ -13,6 +13,13 @@ use std::time::{Duration, Instant};
 /// Another broker to test instead of Fulmar: a command line with `{PORT}` and `{DIR}` in it.
 const PEER: &str = "FULMAR_CONFORMANCE_BROKER";
 
+/// What the brokers of tests that do not care promise.
+const DURABILITY: &str = "FULMAR_TEST_DURABILITY";
+
+fn durability() -> String {
+    std::env::var(DURABILITY).unwrap_or_else(|_| "none".to_owned())
+}
+
 /// How long a broker may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -61,20 +68,20 @@ pub fn unique(name: &str) -> String {
 }
 
 impl Broker {
-    /// With the defaults, nothing on disk.
+    /// With the defaults; nothing on disk, unless FULMAR_TEST_DURABILITY says otherwise.
     pub fn start() -> Self {
-        Self::launch(None, &["--durability", "none"])
+        Self::launch(None, &["--durability", &durability()])
     }
 
     /// With a configuration in TOML, nothing on disk. `{PORT}` in it stands for the port; then it must name
     /// the listener itself.
     pub fn with_config(toml: &str) -> Self {
-        Self::launch(Some(toml), &["--durability", "none"])
+        Self::launch(Some(toml), &["--durability", &durability()])
     }
 
     /// As [`Broker::with_config`], run in a folder on which the relative paths of the configuration depend.
     pub fn with_config_in(site: &Path, toml: &str) -> Self {
-        Self::launch_in(Some(site), Some(toml), &["--durability", "none"])
+        Self::launch_in(Some(site), Some(toml), &["--durability", &durability()])
     }
 
     /// With a configuration or none, and any arguments for `fulmar run`, such as `--durability sync`.
