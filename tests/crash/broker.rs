@@ -30,6 +30,7 @@ const WATCH: &str = r#"read -r word || { kill -9 "$1"; sleep 0.2; rm -rf "$2"; }
 /// A broker and its folder; both end on drop.
 pub struct Broker {
     name: String,
+    is_fulmar: bool,
     command: String,
     port: u16,
     directory: PathBuf,
@@ -46,7 +47,9 @@ impl Broker {
     pub fn fulmar(arguments: &str) -> Self {
         let program = env!("CARGO_BIN_EXE_fulmar");
         let command = format!("'{program}' run --port {{PORT}} --data-dir '{{DIR}}/data' {arguments}");
-        Self::new(format!("fulmar run {arguments}"), &command, "")
+        let mut broker = Self::new(format!("fulmar run {arguments}"), &command, "");
+        broker.is_fulmar = true;
+        broker
     }
 
     /// The broker that the environment names, or else Fulmar.
@@ -60,7 +63,14 @@ impl Broker {
     fn new(name: String, command: &str, files: &str) -> Self {
         let directory = std::env::temp_dir().join(unique("fulmar-crash"));
         fs::create_dir_all(&directory).unwrap();
-        let mut broker = Self { name, command: String::new(), port: free_port(), directory, running: None };
+        let mut broker = Self {
+            name,
+            is_fulmar: false,
+            command: String::new(),
+            port: free_port(),
+            directory,
+            running: None,
+        };
         broker.command = broker.fill(command);
         for file in files.split_whitespace().map(Path::new) {
             let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -71,6 +81,11 @@ impl Broker {
 
     fn fill(&self, text: &str) -> String {
         text.replace("{PORT}", &self.port.to_string()).replace("{DIR}", &self.directory.display().to_string())
+    }
+
+    /// Whether it is Fulmar, which promises more than the standard.
+    pub fn is_fulmar(&self) -> bool {
+        self.is_fulmar
     }
 
     /// What is under test, in words.

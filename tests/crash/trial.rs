@@ -100,6 +100,7 @@ impl Trial {
         }
         let names = roles.iter().map(|role| role.name.clone()).collect();
         let world = Rc::new(RefCell::new(World::new(names, RETAINED)));
+        world.borrow_mut().promises_wills = broker.is_fulmar();
         world.borrow_mut().ledger.scale = setting("FULMAR_CRASH_SCALE").unwrap_or(1);
         let (phase, phases) = watch::channel(Phase::Storm);
         let shared = Shared {
@@ -268,7 +269,7 @@ async fn start(mut broker: Broker, shared: &Shared) -> Option<Broker> {
     })
     .await
     .unwrap();
-    shared.world.borrow_mut().ready = std::time::Instant::now();
+    shared.world.borrow_mut().started();
     match result {
         Ok(()) => Some(broker),
         Err(failure) => {

@@ -1,8 +1,8 @@
 //! Whether a Will must be published, may be, or must not: the judge of one client's Wills.
 //!
 //! Nobody acknowledges a Will. So it is owed only if the broker lived on for long enough after the connection
-//! had broken to notice that; killed afterwards, it must still publish it. What breaks by the kill itself may bring
-//! the Will later or never.
+//! had broken to notice that; killed afterwards, it must still publish it. What breaks by the kill itself brings the
+//! Will after the restart: a broker may put it off so far (5.0, §3.1.2.5), and Fulmar promises not to lose it.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ const NOTICED: Duration = Duration::from_secs(1);
 
 /// How much later than its delay a Will may come.
 const LATE: Duration = Duration::from_millis(1_500);
+
+/// How long after its start the broker may take for what was due while it was away.
+const STARTED: Duration = Duration::from_millis(300);
 
 /// How much earlier than seen from here the broker may have lost a connection by its own death.
 const EARLY: Duration = Duration::from_millis(300);
@@ -24,6 +27,8 @@ pub enum Ending {
     Cut,
     /// By the broker's death.
     Killed,
+    /// By any of these; and a CONNECT that was never answered may have taken the Will's place.
+    Unclear,
 }
 
 /// What is to become of the Will.
@@ -43,6 +48,10 @@ pub struct Return {
     pub answered: Instant,
     /// When the broker was last started.
     pub ready: Instant,
+    /// When it was first started after the end of the connection, if it was.
+    pub restarted: Instant,
+    /// The broker promises the Wills of those whom it leaves by its death.
+    pub promised: bool,
 }
 
 /// When the client is back: what should have become of it? `killed` tells whether the broker was killed between
@@ -54,20 +63,24 @@ pub fn at_the_return(
     back: Return,
     killed: impl Fn(Instant, Instant) -> bool,
 ) -> Will {
-    let Return { asked, answered, ready } = back;
-    let earlier = if ending == Ending::Killed { EARLY } else { Duration::ZERO };
+    let Return { asked, answered, ready, restarted, promised } = back;
+    let is_exact = matches!(ending, Ending::Disconnect | Ending::Cut);
+    let earlier = if is_exact { Duration::ZERO } else { EARLY };
+    // Whom it leaves by its death has left when it is back, as far as it can tell.
+    let due = if ending == Ending::Killed { restarted } else { ended } + delay;
+    let is_due = asked > due + LATE && asked > ready + STARTED;
     if !delay.is_zero() && answered + earlier < ended + delay {
         return Will::MustNot;
     }
-    if ending == Ending::Killed || killed(ended, ended + NOTICED.min(asked - ended)) {
-        return Will::May;
+    match ending {
+        Ending::Unclear => Will::May,
+        Ending::Killed if is_due && promised => Will::Must,
+        Ending::Killed => Will::May,
+        _ if killed(ended, ended + NOTICED.min(asked - ended)) => Will::May,
+        Ending::Disconnect => Will::MustNot,
+        Ending::Cut if is_due && asked > ended + NOTICED => Will::Must,
+        Ending::Cut => Will::May,
     }
-    if ending == Ending::Disconnect {
-        return Will::MustNot;
-    }
-    // Without a delay not even the same client's return saves it.
-    let is_due = delay.is_zero() || asked > ended.max(ready) + delay + LATE;
-    if is_due && asked > ended + NOTICED { Will::Must } else { Will::May }
 }
 
 #[cfg(test)]
@@ -81,7 +94,7 @@ mod tests {
         let killed_at = killed_after.map(|tenths| ended + Duration::from_millis(100 * tenths));
         let ready = killed_at.unwrap_or(ended);
         let killed = |from, to| killed_at.is_some_and(|at| from <= at && at <= to);
-        let back = Return { asked, answered: asked, ready };
+        let back = Return { asked, answered: asked, ready, restarted: ready, promised: true };
         at_the_return(ending, ended, Duration::from_secs(3), back, killed)
     }
 
@@ -103,12 +116,16 @@ mod tests {
     fn who_stays_away_must_have_it_also_if_the_broker_is_killed_meanwhile() {
         assert_eq!(away_for(60, Ending::Cut, None), Will::Must);
         assert_eq!(away_for(80, Ending::Cut, Some(15)), Will::Must);
+        assert_eq!(away_for(60, Ending::Killed, None), Will::Must);
+        assert_eq!(away_for(60, Ending::Killed, Some(20)), Will::May, "it was away for a while");
+        assert_eq!(away_for(60, Ending::Cut, Some(55)), Will::Must, "it was due while the broker was up");
+        assert_eq!(away_for(60, Ending::Cut, Some(59)), Will::May, "the broker has only just started");
     }
 
     #[test]
     fn what_the_broker_may_not_have_noticed_may_come_or_not() {
         assert_eq!(away_for(60, Ending::Cut, Some(5)), Will::May);
-        assert_eq!(away_for(60, Ending::Killed, None), Will::May);
+        assert_eq!(away_for(60, Ending::Unclear, None), Will::May);
         assert_eq!(away_for(35, Ending::Cut, None), Will::May, "timers may be late");
     }
 }

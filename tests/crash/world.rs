@@ -65,6 +65,10 @@ pub struct World {
     pub kills: Vec<Instant>,
     /// When it last began to listen.
     pub ready: Instant,
+    /// When it ever did.
+    pub starts: Vec<Instant>,
+    /// The broker promises the Wills of those who were connected when it was killed.
+    pub promises_wills: bool,
     /// Kill it after so many more of these.
     pub last_deed: Option<(Deed, u64)>,
     pub start: Instant,
@@ -94,6 +98,8 @@ impl World {
             round: 0,
             kills: Vec::new(),
             ready: Instant::now(),
+            starts: Vec::new(),
+            promises_wills: false,
             last_deed: None,
             start: Instant::now(),
         }
@@ -107,6 +113,12 @@ impl World {
     pub fn killing(&mut self) {
         self.round += 1;
         self.kills.push(Instant::now());
+    }
+
+    /// The broker listens.
+    pub fn started(&mut self) {
+        self.ready = Instant::now();
+        self.starts.push(self.ready);
     }
 
     pub fn fault(&mut self, kind: Kind, what: String) {

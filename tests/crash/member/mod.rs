@@ -213,7 +213,7 @@ impl Member {
         // may have replaced the one before.
         let (will, last) = match (self.connected, self.ending) {
             (true, _) => (self.will, Some((ending, now))),
-            (false, last) => (self.next_will.take(), last.map(|(_, at)| (Ending::Killed, at))),
+            (false, last) => (self.next_will.take(), last.map(|(_, at)| (Ending::Unclear, at))),
         };
         self.ending = last;
         if let Some(will) = will {

@@ -112,7 +112,9 @@ impl Member {
             return;
         };
         let mut world = self.shared.world.borrow_mut();
-        let back = Return { asked: self.asked, answered: std::time::Instant::now(), ready: world.ready };
+        let (asked, answered, ready) = (self.asked, std::time::Instant::now(), world.ready);
+        let restarted = world.starts.iter().copied().find(|start| *start >= ended).unwrap_or(ready);
+        let back = Return { asked, answered, ready, restarted, promised: world.promises_wills };
         let killed = |from, to| world.kills.iter().any(|at| from <= *at && *at <= to);
         let will = wills::at_the_return(ending, ended, Duration::from_secs(u64::from(delay)), back, killed);
         world.counts.wills[will as usize] += 1;
