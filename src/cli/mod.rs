@@ -5,6 +5,8 @@
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
 mod acl;
+mod bench;
+mod client;
 mod logging;
 mod passwd;
 
@@ -18,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::acl::AclCommand;
+use self::bench::BenchCommand;
 use self::passwd::PasswdCommand;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
@@ -52,6 +55,9 @@ enum Command {
     /// Ask the rules about what clients may do
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Measure how fast a broker is, this one or any other
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 #[derive(Debug, Default, Args)]
@@ -102,6 +108,7 @@ where
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
         Some(Command::Acl(command)) => acl::acl(command),
+        Some(Command::Bench(command)) => bench::bench(command),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };
