@@ -1,4 +1,4 @@
-//! The command line: `fulmar run`, `fulmar check`, `fulmar passwd` and `fulmar acl`, what they take and how they end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `pub`, `sub` and `bench`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
@@ -9,6 +9,8 @@ mod bench;
 mod client;
 mod logging;
 mod passwd;
+mod publish;
+mod subscribe;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -22,6 +24,8 @@ use clap::{Args, Parser, Subcommand};
 use self::acl::AclCommand;
 use self::bench::BenchCommand;
 use self::passwd::PasswdCommand;
+use self::publish::PubArguments;
+use self::subscribe::SubArguments;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
 use crate::server;
@@ -55,6 +59,10 @@ enum Command {
     /// Ask the rules about what clients may do
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Publish messages
+    Pub(PubArguments),
+    /// Subscribe, and print the messages that come
+    Sub(SubArguments),
     /// Measure how fast a broker is, this one or any other
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -109,6 +117,8 @@ where
         Some(Command::Check(check_arguments)) => check(check_arguments),
         Some(Command::Acl(command)) => acl::acl(command),
         Some(Command::Bench(command)) => bench::bench(command),
+        Some(Command::Pub(arguments)) => publish::publish(&arguments),
+        Some(Command::Sub(arguments)) => subscribe::subscribe(&arguments),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };

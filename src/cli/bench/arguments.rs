@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use clap::Args;
 
 use super::super::client::{
-    Client, ClientError, Connections, Limits, Opened, Server, ServerArguments, open_plain,
+    Client, ClientError, Connections, Limits, Opened, Server, ServerArguments, open_plain, qos,
 };
 use super::load::{Flows, Publishing, STAMP};
 use super::meter::Meter;
@@ -193,16 +193,6 @@ fn version(version: ProtocolVersion) -> &'static str {
     }
 }
 
-/// The parser of a QoS.
-pub(in crate::cli) fn qos(text: &str) -> Result<QoS, String> {
-    match text {
-        "0" => Ok(QoS::AtMostOnce),
-        "1" => Ok(QoS::AtLeastOnce),
-        "2" => Ok(QoS::ExactlyOnce),
-        _ => Err("expected 0, 1 or 2".to_owned()),
-    }
-}
-
 fn payload(text: &str) -> Result<usize, String> {
     let size = parse_size(text).and_then(|size| usize::try_from(size).ok());
     size.filter(|size| (STAMP..=256 << 20).contains(size)).ok_or_else(|| {
@@ -212,8 +202,10 @@ fn payload(text: &str) -> Result<usize, String> {
 
 /// Nanoseconds.
 pub(in crate::cli) fn time(text: &str) -> Result<u64, String> {
-    let seconds =
-        || text.parse::<f64>().ok().filter(|seconds| (0.0..1e6).contains(seconds)).map(|s| (s * 1e9) as u64);
+    let seconds = || {
+        let seconds = text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok()?;
+        (0.0..1e6).contains(&seconds).then_some((seconds * 1e9) as u64)
+    };
     let given = parse_duration(text).and_then(|time| u64::try_from(time.as_nanos()).ok());
     given.or_else(seconds).ok_or_else(|| "expected a time such as 10s, 250ms or 1m".to_owned())
 }

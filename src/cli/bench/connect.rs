@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::super::client::{ClientError, Connections, Quiet, open, subscribe};
-use super::arguments::{CommonArguments, Context, qos, time};
+use super::super::client::{ClientError, Connections, Quiet, open, qos, subscribe};
+use super::arguments::{CommonArguments, Context, time};
 use super::cycle;
 use super::histogram::Times;
 use super::progress::Progress;

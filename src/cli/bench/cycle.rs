@@ -50,6 +50,7 @@ struct Cycle<'a> {
 
 pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError> {
     let workers = steps.workers;
+    context.connections.spread();
     let clients = (0..workers).map(|index| context.client('h', index, index as u32)).collect();
     let topics = (0..workers).map(|index| context.topic(&format!("h/{index}"))).collect();
     let server = context.server.clone();

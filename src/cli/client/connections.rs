@@ -6,11 +6,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::timer::Timer;
 use super::transport::Transport;
@@ -24,6 +25,7 @@ const READ: usize = 128 * 1024;
 const EVENTS: usize = 1024;
 
 const TIMER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
 
 /// One whole packet that arrived.
 #[derive(Clone, Copy)]
@@ -90,6 +92,7 @@ pub(crate) struct Connections {
     nobody: Vec<u8>,
     epoch: Instant,
     opened: usize,
+    spreads: bool,
     read_at: u64,
     packets: u64,
     reads: u64,
@@ -97,6 +100,7 @@ pub(crate) struct Connections {
 
 struct Connection {
     stream: TcpStream,
+    address: SocketAddr,
     /// `None` for plain TCP.
     transport: Option<Box<Transport>>,
     /// The owner's number.
@@ -132,10 +136,23 @@ impl Connections {
             nobody: Vec::new(),
             epoch: Instant::now(),
             opened: 0,
+            spreads: false,
             read_at: 0,
             packets: 0,
             reads: 0,
         })
+    }
+
+    /// Many connections will be opened and closed: on the loopback network they are spread over source addresses, or the
+    /// system would search ever longer for a port that is not waiting for its time.
+    pub fn spread(&mut self) {
+        self.spreads = true;
+    }
+
+    /// Ends a wait from another thread.
+    pub fn waker(&self) -> Result<Waker, ClientError> {
+        Waker::new(self.poll.registry(), WAKER)
+            .map_err(|error| ClientError::System { what: "a waker cannot be made", error })
     }
 
     /// Nanoseconds since these connections began to be.
@@ -150,7 +167,7 @@ impl Connections {
 
     /// Begins a connection; its number.
     pub fn open(&mut self, server: &Server, owner: u32) -> Result<usize, ClientError> {
-        let mut stream = socket::dial(server.address, self.opened)?;
+        let mut stream = socket::dial(server.address, self.opened, self.spreads)?;
         let transport = server.transport()?;
         let id = self.free.pop().unwrap_or(self.all.len());
         self.poll
@@ -160,6 +177,7 @@ impl Connections {
         let is_plain = transport.is_plain();
         let connection = Connection {
             stream,
+            address: server.address,
             transport: (!is_plain).then(|| Box::new(transport)),
             owner,
             since: self.now(),
@@ -335,19 +353,14 @@ impl Connections {
         let (head, room) = buffer.split_at_mut(kept);
         let length = match connection.stream.read(room) {
             Ok(0) => {
-                let error =
-                    connection.failed.take().map_or("end of stream".to_owned(), |error| error.to_string());
-                return Ok(Reading::Over(ClientError::Closed(error)));
+                let end = || io::Error::other("end of stream");
+                let error = connection.failed.take().unwrap_or_else(end);
+                return Ok(Reading::Over(connection.over(error)));
             }
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Reading::Nothing),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Reading::More),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                let address =
-                    connection.stream.peer_addr().map_or("the broker".into(), |address| address.to_string());
-                return Ok(Reading::Over(ClientError::Unreachable { address, error }));
-            }
-            Err(error) => return Ok(Reading::Over(ClientError::Closed(error.to_string()))),
+            Err(error) => return Ok(Reading::Over(connection.over(error))),
         };
         let reading = if length == room.len() { Reading::More } else { Reading::Short };
         head.copy_from_slice(&connection.partial);
@@ -427,6 +440,16 @@ enum Reading {
 }
 
 impl Connection {
+    /// Why there is no connection any more, or never was one.
+    fn over(&self, error: io::Error) -> ClientError {
+        match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
+                ClientError::Unreachable { address: self.address.to_string(), error }
+            }
+            _ => ClientError::Closed(error.to_string()),
+        }
+    }
+
     fn write(&mut self) {
         if self.is_blocked {
             return;

@@ -9,6 +9,7 @@
 
 mod connections;
 mod opening;
+mod place;
 mod server;
 mod session;
 mod socket;
@@ -18,6 +19,7 @@ mod websocket;
 
 pub(super) use connections::{Connections, Handler, Incoming, Quiet};
 pub(super) use opening::{Opened, open, open_plain, subscribe, turn};
+pub(super) use place::{PlaceArguments, qos};
 pub(super) use server::{Server, ServerArguments};
 pub(super) use session::{Client, Limits, connack, put_subscribe, refuse_disconnect, suback};
 
@@ -49,6 +51,8 @@ pub(super) enum ClientError {
     Closed(String),
     #[error("the broker refused a connection: {0:?}")]
     Refused(ReasonCode),
+    #[error("the broker refused a message: {0:?}")]
+    Rejected(ReasonCode),
     #[error("the broker refused a subscription: {0:?}")]
     SubscriptionRefused(ReasonCode),
     #[error("the broker disconnected a client: {0:?}")]
