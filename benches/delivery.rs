@@ -23,6 +23,7 @@ use fulmar::message::{Incoming, Publisher, Run};
 use fulmar::session::{BufferPool, Report};
 use fulmar::topic::TopicName;
 use harness::{Bench, Guest, Party};
+use std::task::Waker;
 
 /// Messages of one read: what a busy publisher's socket holds.
 const MESSAGES: usize = 100;
@@ -98,21 +99,22 @@ impl Scene {
             messages: &messages,
             now: self.bench.now,
             publisher: Publisher(u64::MAX),
+            publisher_session: None,
             plain: (self.qos == QoS::AtMostOnce).then_some(&self.input[..]),
             longest_frame: messages[0].frame.len(),
             payload_bytes: 64 * MESSAGES,
         };
         let mut report = Report::default();
-        self.bench.broker.publish(&run, &mut report);
+        self.bench.broker.publish(&run, None, &mut report);
         self.bench.broker.settle(&mut report);
         let mut next = self.next;
         for subscriber in &self.subscribers {
             next = self.next;
             let progress =
                 Progress { heard: false, unwritten: 0, wrote: true, take: true, may_gather: false };
-            let (broker, now) = (&self.bench.broker, self.bench.now);
+            let (broker, waker, now) = (&self.bench.broker, Waker::noop(), self.bench.now);
             let polled =
-                broker.poll(&subscriber.handle, subscriber.link, progress, &mut report, now).unwrap();
+                broker.poll(&subscriber.handle, subscriber.link, progress, &mut report, waker, now).unwrap();
             assert!(polled.output.batch.remaining() > 64 * MESSAGES, "everything was delivered");
             polled.output.batch.recycle(&mut self.pool);
             if self.qos == QoS::AtMostOnce {

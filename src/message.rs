@@ -98,6 +98,24 @@ impl Message {
         }
     }
 
+    /// A message that was kept elsewhere: a checked Topic Name, encoded properties and a payload; QoS and RETAIN.
+    pub fn restore(
+        (topic, properties, payload): (&str, &[u8], &[u8]),
+        (qos, retain): (QoS, bool),
+        publisher: Publisher,
+        expires_at: Option<Instant>,
+    ) -> Self {
+        Self {
+            data: [topic.as_bytes(), properties, payload].concat().into_boxed_slice(),
+            properties_length: properties.len() as u32,
+            topic_length: topic.len() as u16,
+            qos,
+            retain,
+            expires_at,
+            publisher,
+        }
+    }
+
     /// The Topic Name.
     pub fn topic(&self) -> &TopicName {
         let bytes = &self.data[..usize::from(self.topic_length)];
@@ -119,7 +137,12 @@ impl Message {
 
     /// What the message costs in memory, in bytes; what queues and the retained tree count.
     pub fn cost(&self) -> u64 {
-        (self.data.len() + size_of::<Self>() + 2 * size_of::<usize>()) as u64
+        Self::cost_of(self.data.len())
+    }
+
+    /// [`Message::cost`] of a message whose topic, properties and payload have this length together.
+    pub fn cost_of(length: usize) -> u64 {
+        (length + size_of::<Self>() + 2 * size_of::<usize>()) as u64
     }
 
     /// What is left of its expiry interval [MQTT-3.3.2-6].
@@ -148,17 +171,28 @@ pub struct Incoming<'a> {
     pub frame: &'a [u8],
     kept: OnceCell<Arc<Message>>,
     rejected: Cell<bool>,
+    refused: Cell<bool>,
 }
 
 impl<'a> Incoming<'a> {
     /// A packet that nobody has kept yet.
     pub fn new(publish: Publish<'a>, frame: &'a [u8]) -> Self {
-        Self { publish, frame, kept: OnceCell::new(), rejected: Cell::new(false) }
+        Self { publish, frame, kept: OnceCell::new(), rejected: Cell::new(false), refused: Cell::new(false) }
     }
 
     /// Notes that a subscriber's queue had no room for it and the publisher is to hear of it.
     pub fn reject(&self) {
         self.rejected.set(true);
+    }
+
+    /// Notes that it goes nowhere, because the store cannot keep it now.
+    pub fn refuse(&self) {
+        self.refused.set(true);
+    }
+
+    /// Whether it goes nowhere, because the store cannot keep it now.
+    pub fn is_refused(&self) -> bool {
+        self.refused.get()
     }
 
     /// Whether the publisher is to be told that there was no room.
@@ -180,6 +214,8 @@ pub struct Run<'a> {
     pub now: Instant,
     /// Who sent them.
     pub publisher: Publisher,
+    /// The publisher's session, if the store keeps which QoS 2 messages it has received.
+    pub publisher_session: Option<SessionNumber>,
     /// All frames are QoS 0 without RETAIN or a Topic Alias and lie one behind the other in these bytes: a
     /// subscriber of the same version can have them as they are.
     pub plain: Option<&'a [u8]>,

@@ -1,4 +1,5 @@
-//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `pub`, `sub` and `bench`, what they take and how they end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `certs`, `pub`, `sub` and `bench`, what they take and how they
+//! end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
@@ -6,6 +7,7 @@
 
 mod acl;
 mod bench;
+mod certs;
 mod client;
 mod logging;
 mod passwd;
@@ -23,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::acl::AclCommand;
 use self::bench::BenchCommand;
+use self::certs::CertsArguments;
 use self::passwd::PasswdCommand;
 use self::publish::PubArguments;
 use self::subscribe::SubArguments;
@@ -66,6 +69,8 @@ enum Command {
     /// Measure how fast a broker is, this one or any other
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Make certificates for trying TLS: an authority, the server's for these hosts, and a client's
+    Certs(CertsArguments),
 }
 
 #[derive(Debug, Default, Args)]
@@ -85,6 +90,9 @@ struct RunArguments {
     /// What an acknowledged message survives: sync, os or none
     #[arg(long, value_name = "MODE", value_parser = key("store.durability"))]
     durability: Option<String>,
+    /// Set what is damaged of the store aside, start with what is sound, and say what was lost
+    #[arg(long)]
+    salvage: bool,
     /// How much is logged: error, warn, info, debug, trace, off
     #[arg(long, value_name = "LEVEL", value_parser = key("log.level"))]
     log_level: Option<String>,
@@ -97,11 +105,11 @@ struct CheckArguments {
     config: Option<PathBuf>,
 }
 
-/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration and where that came from, after
-/// logging has begun, and returns when the broker has ended.
+/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration, where that came from, and
+/// whether a damaged store is to be salvaged, after logging has begun, and returns when the broker has ended.
 pub fn main<S>(arguments: impl IntoIterator<Item = OsString>, serve: S) -> ExitCode
 where
-    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources, bool) -> Result<(), Box<dyn Error>>,
 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -119,6 +127,7 @@ where
         Some(Command::Bench(command)) => bench::bench(command),
         Some(Command::Pub(arguments)) => publish::publish(&arguments),
         Some(Command::Sub(arguments)) => subscribe::subscribe(&arguments),
+        Some(Command::Certs(certs_arguments)) => certs::certs(certs_arguments),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };
@@ -134,14 +143,15 @@ where
 
 fn run<S>(arguments: RunArguments, serve: S) -> Result<(), Box<dyn Error>>
 where
-    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources, bool) -> Result<(), Box<dyn Error>>,
 {
+    let salvage = arguments.salvage;
     let sources = arguments.into_sources();
     let config = load(&sources).map_err(refusal)?;
     // The server reads them again; here they are told like everything else that is wrong.
     Policy::load(&config).map_err(refusal)?;
     init_logging(&config.log).map_err(|error| format!("fulmar: {error}"))?;
-    serve(config, sources).map_err(|error| format!("fulmar: {error}").into())
+    serve(config, sources, salvage).map_err(|error| format!("fulmar: {error}").into())
 }
 
 fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {

@@ -94,17 +94,35 @@ impl Acks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::store::Record;
+    use crate::store::{Condition, Fetch, Records, Timebase};
 
     #[derive(Debug, Default)]
     struct SlowStore(AtomicU64);
 
     impl Store for SlowStore {
-        fn append(&self, _: Record<'_>) -> CommitSeq {
+        fn keeps(&self) -> bool {
+            true
+        }
+        fn begin(&self) -> CommitSeq {
             CommitSeq(1)
+        }
+        fn finish(&self, _: CommitSeq, _: &Records) {}
+        fn appended(&self) -> CommitSeq {
+            CommitSeq(9)
+        }
+        fn fetch(&self, _: Arc<Fetch>) {}
+        fn condition(&self) -> Condition {
+            Condition::Well
+        }
+        fn secret(&self) -> [u8; 16] {
+            [0; 16]
+        }
+        fn timebase(&self) -> Timebase {
+            Timebase::now()
         }
         fn committed(&self) -> CommitSeq {
             CommitSeq(self.0.load(Ordering::Relaxed))

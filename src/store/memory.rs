@@ -3,16 +3,40 @@
 //! `durability = "none"`: every append is committed at once, because its promise, that state lives as long as
 //! the process, is kept by the sessions themselves.
 
+use std::sync::Arc;
 use std::task::Waker;
 
-use super::{CommitSeq, Record, Store};
+use super::record::Timebase;
+use super::{CommitSeq, Condition, Fetch, Fetched, Records, Store};
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct MemoryStore;
+#[derive(Debug)]
+pub struct MemoryStore {
+    timebase: Timebase,
+    secret: [u8; 16],
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        let mut secret = [0; 16];
+        // Without randomness, who knows how it is used could find two clients that are taken for one (No Local).
+        let _: Result<(), getrandom::Error> = getrandom::fill(&mut secret);
+        Self { timebase: Timebase::now(), secret }
+    }
+}
 
 impl Store for MemoryStore {
-    fn append(&self, _record: Record<'_>) -> CommitSeq {
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn begin(&self) -> CommitSeq {
+        CommitSeq::default()
+    }
+
+    fn finish(&self, _sequence: CommitSeq, _records: &Records) {}
+
+    fn appended(&self) -> CommitSeq {
         CommitSeq::default()
     }
 
@@ -22,5 +46,23 @@ impl Store for MemoryStore {
 
     fn wake_when_committed(&self, _sequence: CommitSeq, waker: &Waker) {
         waker.wake_by_ref();
+    }
+
+    /// Nothing was ever appended, so nothing can be had.
+    fn fetch(&self, fetch: Arc<Fetch>) {
+        let rows = fetch.rows.iter().map(|seq| Fetched { seq: *seq, content: None }).collect();
+        fetch.answer(rows);
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Well
+    }
+
+    fn secret(&self) -> [u8; 16] {
+        self.secret
+    }
+
+    fn timebase(&self) -> Timebase {
+        self.timebase
     }
 }

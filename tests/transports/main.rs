@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod curl;
+mod examples;
 mod own_tools;
 mod proxied;
 mod renewal;
