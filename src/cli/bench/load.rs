@@ -249,8 +249,10 @@ impl Load {
         if width == 1 {
             return arrived / self.flows.copies;
         }
-        let settled =
-            self.publishers.get(publisher).map_or(0, |publisher| publisher.settled - publisher.given_up);
+        let settled = self
+            .publishers
+            .get(publisher)
+            .map_or(0, |publisher| publisher.settled.saturating_sub(publisher.given_up));
         // The slowest cannot be further than the average, and to look for it takes time.
         if arrived / width as u64 <= settled {
             return settled;
@@ -566,5 +568,80 @@ impl Handler for Load {
         if owner & SUBSCRIBER == 0 {
             self.call(owner as usize);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(publishers: usize, subscribers: usize, is_broadcast: bool) -> Load {
+        let publishing = Publishing {
+            version: ProtocolVersion::V5,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            payload: 20,
+            in_flight: 10,
+            window: Some(5),
+            batch: 1,
+            limit: 100,
+        };
+        let flows = Flows { publishers, subscribers, is_broadcast, copies: 1, is_ordered: true };
+        let heads = Heads::new(&publishing, ["a/b".to_owned(), "c/d".to_owned()].into_iter()).unwrap();
+        let connections: Vec<_> = (0..publishers).collect();
+        Load::new(publishing, flows, heads, 1, &connections, None)
+    }
+
+    /// What is written, decoded as the broker would.
+    fn sent(load: &mut Load, count: usize) -> Vec<(Vec<u8>, u16, Vec<u8>)> {
+        let mut out = Vec::new();
+        for _ in 0..count {
+            load.send(&mut out, 0, 7_000);
+        }
+        let mut all = Vec::new();
+        let mut rest = &out[..];
+        while let Some(header) = crate::codec::read_header(rest).unwrap() {
+            let (frame, behind) = rest.split_at(header.frame_length());
+            rest = behind;
+            let publish =
+                decode_publish(ProtocolVersion::V5, header.first_byte, &frame[header.header_length..])
+                    .unwrap();
+            all.push((publish.topic.to_vec(), publish.packet_id.unwrap().get(), publish.payload.to_vec()));
+        }
+        all
+    }
+
+    #[test]
+    fn messages_take_the_topics_in_turn_and_are_counted_where_they_arrive() {
+        let mut load = load(1, 1, false);
+        let messages = sent(&mut load, 4);
+        let topics: Vec<_> = messages.iter().map(|(topic, id, _)| (topic.as_slice(), *id)).collect();
+        assert_eq!(topics, [(&b"a/b"[..], 1), (b"c/d", 2), (b"a/b", 3), (b"c/d", 4)]);
+        load.look_for_duplicates();
+        load.measure_from = 7_000;
+        for index in [0, 2, 1, 1, 3] {
+            load.arrive(0, &messages[index].2, 7_500);
+        }
+        load.arrive(0, b"somebody else's", 7_500);
+        let counts = (load.delivered, load.out_of_order, load.duplicates, load.foreign, load.missing());
+        assert_eq!(counts, (4, 1, 1, 1, 0));
+        assert!(load.is_delivered());
+        assert_eq!((load.times.count(), load.times.quantile(0.5) / 10), (4, 50));
+    }
+
+    #[test]
+    fn the_slowest_subscriber_holds_the_window_until_it_is_given_up() {
+        let mut load = load(1, 2, true);
+        let connections = Connections::new().unwrap();
+        let messages = sent(&mut load, 5);
+        assert_eq!(load.room(&connections, 0), 0);
+        for (_, _, payload) in &messages {
+            load.arrive(0, payload, 8_000);
+        }
+        load.arrive(1, &messages[0].2, 8_000);
+        assert_eq!(load.room(&connections, 0), 1, "only one has reached both");
+        assert_eq!(load.missing(), 4);
+        assert_eq!(load.give_up(), 4);
+        assert_eq!(load.room(&connections, 0), 5);
     }
 }
