@@ -1,7 +1,13 @@
 //! Fulmar's own tools, `fulmar pub`, `sub` and `bench`, through every way in, beside other people's.
 
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use crate::support::certificates::{Authority, Folder};
-use crate::support::{Broker, broker_under_test, unique};
+use crate::support::{Broker, PUBACK, V5, broker_under_test, connect, publish, unique};
 use crate::tools::{Outcome, run};
 
 const FULMAR: &str = env!("CARGO_BIN_EXE_fulmar");
@@ -145,6 +151,49 @@ fn bench_says_what_is_wrong() {
         let outcome = run(FULMAR, &[&["bench", "pub-sub", "-d", "1s"], arguments].concat());
         assert!(!outcome.succeeded && outcome.output.contains(told), "{arguments:?}: {}", outcome.output);
         assert!(outcome.output.starts_with("fulmar bench: "), "{}", outcome.output);
+    }
+}
+
+#[test]
+fn pub_sends_lines_a_file_or_all_of_its_input() {
+    let broker = broker_under_test();
+    let (port, topic) = (broker.port().to_string(), unique("input"));
+    let file = broker.directory().join(unique("message"));
+    fs::write(&file, "from a file").unwrap();
+    let lines: String = (0..300).map(|number| format!("line {number}\n")).collect();
+    let subscribe = ["sub", "-h", "127.0.0.1", "-p", &port, "-t", &topic, "-q", "2", "-C", "303", "-W", "15"];
+    let subscribe = subscribe.map(String::from);
+    let reader = thread::spawn(move || run(FULMAR, &subscribe.each_ref().map(String::as_str)));
+    let place = ["pub", "-h", "127.0.0.1", "-p", &port, "-t", &topic, "-q", "2"];
+    wait_for_subscriber(broker, &topic);
+    feed(&[&place[..], &["-l"]].concat(), &lines);
+    feed(&[&place[..], &["-s"]].concat(), "all\nof it");
+    feed(&[&place[..], &["-f", &file.display().to_string()]].concat(), "");
+    let read = reader.join().unwrap();
+    assert!(read.succeeded, "{}", read.output);
+    assert_eq!(read.output, format!("are you there?\n{lines}all\nof it\nfrom a file\n"));
+}
+
+/// Runs `fulmar` with this on its standard input.
+#[track_caller]
+fn feed(arguments: &[&str], input: &str) {
+    let mut child = Command::new(FULMAR).args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{arguments:?}");
+}
+
+/// Publishes until somebody gets it: 5.0 tells a publisher that nobody does.
+#[track_caller]
+fn wait_for_subscriber(broker: &Broker, topic: &str) {
+    let mut client = connect(V5).client_id(unique("asks")).open(broker);
+    let start = Instant::now();
+    loop {
+        client.send(&publish(topic, "are you there?").qos(1, 1).bytes(V5));
+        let (_, reason, _) = client.read().ack(PUBACK);
+        if reason == 0 {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "nobody subscribes");
     }
 }
 
