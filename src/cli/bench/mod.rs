@@ -1,8 +1,8 @@
 //! `fulmar bench`: how fast a broker is, any broker, measured over the network as its clients see it.
 //!
-//! One thread with raw sockets and the crate's own codec ([`super::client`]) makes the load, so that one core is enough to
-//! saturate a broker. A scenario each: [`pub_sub`] with its special cases fan-out and latency, [`connect`],
-//! [`retained`], [`queue`]. What always holds: what is measured begins after the warm-up and ends before the drain; what
+//! One thread with raw sockets and the crate's own codec (`cli::client`) makes the load, so that one core is enough to
+//! saturate a broker. A scenario each: `pub_sub` with its special cases fan-out and latency, `connect`,
+//! `retained`, `queue`. What always holds: what is measured begins after the warm-up and ends before the drain; what
 //! was lost is counted to the message.
 
 mod arguments;
