@@ -7,8 +7,8 @@ use clap::Args;
 use super::super::client::{
     Client, ClientError, Connections, Limits, Opened, Server, ServerArguments, open_plain, qos,
 };
-use super::load::{Flows, Publishing, STAMP};
 use super::meter::Meter;
+use super::publishing::{Flows, Publishing, STAMP};
 use super::report::Report;
 use super::schedule::Schedule;
 use crate::codec::{ProtocolVersion, QoS};

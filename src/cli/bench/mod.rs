@@ -13,6 +13,7 @@ mod load;
 mod meter;
 mod progress;
 mod pub_sub;
+mod publishing;
 mod queue;
 mod report;
 mod retained;

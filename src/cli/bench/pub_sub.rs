@@ -4,7 +4,8 @@ use clap::{Args, ValueEnum};
 
 use super::super::client::{ClientError, subscribe};
 use super::arguments::{CommonArguments, Context, TrafficArguments};
-use super::load::{Flows, Heads, Load, SUBSCRIBER};
+use super::load::{Load, SUBSCRIBER};
+use super::publishing::{Flows, Heads};
 use super::report::{Report, grouped, rounded};
 use super::traffic::{self, Plan};
 

@@ -5,9 +5,10 @@ use clap::Args;
 use super::super::client::{ClientError, subscribe, turn};
 use super::arguments::{CommonArguments, Context, PublishArguments};
 use super::connect::linger;
-use super::load::{Flows, Heads, Load, Publishing, SUBSCRIBER};
+use super::load::{Load, SUBSCRIBER};
 use super::meter::Mark;
 use super::progress::Progress;
+use super::publishing::{Flows, Heads, Publishing};
 use super::report::{Report, grouped, rounded};
 use crate::codec::QoS;
 
