@@ -162,10 +162,9 @@ impl Why {
             | Self::NotProved(_)
             | Self::NoProof
             | Self::AnotherUser
-            | Self::Denied
-            | Self::Token(_) => true,
-            // It may have been right, and nobody could say so.
-            Self::Busy(_) | Self::TooLate | Self::Unanswered(_) => false,
+            | Self::Token(_)
+            | Self::Denied => true,
+            Self::Unanswered(_) | Self::Busy(_) | Self::TooLate => false,
         }
     }
 }
