@@ -8,9 +8,11 @@
 mod acl;
 mod auth;
 mod auth_keys;
+mod bans;
 mod example;
 mod key;
 mod lines;
+mod listener_limits;
 mod listeners;
 mod load;
 mod network;
@@ -21,8 +23,10 @@ mod transport_keys;
 mod units;
 
 pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, is_acl_topic, load_acl};
-pub use auth::{Auth, AuthenticatorKind, DeniedPublish, Jwt};
+pub use auth::{Auth, AuthenticatorKind, DeniedPublish, HttpService, Jwt};
+pub use bans::Bans;
 pub use example::example;
+pub use listener_limits::ListenerLimits;
 pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};
 pub use problem::{Fault, Place, Problem, Problems};
@@ -48,6 +52,8 @@ pub struct Config {
     pub acl: Acl,
     /// Bounds on what clients may take.
     pub limits: Limits,
+    /// Who is kept out for a while.
+    pub bans: Bans,
     /// What a session offers and keeps.
     pub session: SessionSettings,
     /// Messages that wait for a session.
@@ -71,6 +77,7 @@ impl Default for Config {
             auth: Auth::default(),
             acl: Acl::default(),
             limits: Limits::default(),
+            bans: Bans::default(),
             session: SessionSettings::default(),
             queue: Queue::default(),
             retained: Retained::default(),
@@ -97,6 +104,8 @@ pub struct Listener {
     pub authenticators: Vec<AuthenticatorKind>,
     /// Connections at a time on this listener, beside `limits.max_connections`; `None` = no own bound.
     pub max_connections: Option<u32>,
+    /// Its own bounds in place of those of [`Limits`].
+    pub limits: ListenerLimits,
     /// What is forgiven to clients known to err; strict is the default.
     pub leniencies: Leniencies,
     /// Of kinds `tls` and `wss`: its certificates and what it asks of clients.
@@ -146,6 +155,7 @@ impl Default for Listener {
             allow_anonymous: true,
             authenticators: Vec::new(),
             max_connections: None,
+            limits: ListenerLimits::default(),
             leniencies: Leniencies::default(),
             tls: Tls::default(),
             websocket: WebSocket::default(),
@@ -198,8 +208,16 @@ pub struct Limits {
     /// Longest Keep Alive granted, in seconds: a client that asks for more, or for none, is given this one
     /// as Server Keep Alive. 0 = the client's own counts.
     pub max_keep_alive: u16,
+    /// New connections a second, on each listener; 0 = no bound.
+    pub connections_per_second: u32,
+    /// How long a new connection may take for what comes before MQTT; zero = until `connect_timeout`.
+    pub handshake_timeout: Duration,
     /// How long a new connection may take until its CONNECT is complete.
     pub connect_timeout: Duration,
+    /// Messages a second that one client may publish: beyond, it is read more slowly; 0 = no bound.
+    pub messages_per_second: u32,
+    /// Bytes a second that one client may send: beyond, it is read more slowly; 0 = no bound.
+    pub bytes_per_second: u32,
     /// How long a client may read nothing while bytes wait for it, before it is disconnected.
     pub write_timeout: Duration,
     /// Bytes waiting for one client from which on the publishers that fill it are briefly stalled.
@@ -220,7 +238,11 @@ impl Default for Limits {
             max_subscriptions_per_session: 100_000,
             max_client_id_length: u16::MAX,
             max_keep_alive: 0,
+            connections_per_second: 0,
+            handshake_timeout: Duration::ZERO,
             connect_timeout: Duration::from_secs(10),
+            messages_per_second: 0,
+            bytes_per_second: 0,
             write_timeout: Duration::from_secs(30),
             outbox_soft: 256 * 1024,
             outbox_hard: 8 * 1024 * 1024,
@@ -421,10 +443,12 @@ pub struct Server {
     pub workers: Option<usize>,
     /// How long a shutdown waits for connections to end by themselves.
     pub shutdown_timeout: Duration,
+    /// Whether everything is read again when a file of the configuration has changed.
+    pub watch_files: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { workers: None, shutdown_timeout: Duration::from_secs(10) }
+        Self { workers: None, shutdown_timeout: Duration::from_secs(10), watch_files: true }
     }
 }

@@ -5,9 +5,11 @@
 //! is refused with 0x8C.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::bans::Offence;
 use super::entrance::Entrance;
 use super::failure::Failure;
 use super::handshake::read_more;
@@ -39,14 +41,21 @@ pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     behind: &[u8],
 ) -> Result<Known, Failure> {
     let shared = &entrance.shared;
-    let refused = |refused| {
+    let refused = |refused: Refused| {
         shared.broker.counters.add(Counter::LoginsRefused, 1);
+        if refused.why.is_of_the_client() {
+            entrance.note(Offence::FailedLogin, peer.address, connect.client_id, Instant::now());
+        }
         Failure::NotAuthenticated(describe(connect), refused)
     };
     let mut behind = behind.to_vec();
     let known = async {
         match connect.properties.authentication_method {
-            None => Ok(authenticate(entrance, peer, connect).await.map(|identity| (identity, None))),
+            None => tokio::select! {
+                biased;
+                outcome = authenticate(entrance, peer, connect) => Ok(outcome.map(|identity| (identity, None))),
+                failure = until_gone(stream, &mut behind) => Err(failure),
+            },
             Some(SCRAM_SHA_256) => {
                 let outcome = scram(stream, entrance, connect, &mut behind).await?;
                 Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))
@@ -54,7 +63,7 @@ pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
             Some(_) => Err(Failure::Refused(Refusal::AuthenticationMethod)),
         }
     };
-    let known = tokio::time::timeout(entrance.connect_timeout, known).await;
+    let known = tokio::time::timeout(entrance.limits.connect_timeout, known).await;
     let late = Refused { authenticator: "none", why: Why::TooLate };
     let (identity, last_word) = known.unwrap_or(Ok(Err(late)))?.map_err(refused)?;
     Ok(Known { identity: Arc::new(identity), last_word, behind })
@@ -104,6 +113,20 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
         packet => return Err(Failure::UnexpectedPacket(packet.packet_type())),
     };
     Ok(outcome)
+}
+
+/// Waits until the client is gone, so that nobody is asked about it any more: those who come back in a crowd after they
+/// have lost patience would else wait behind their own former selves. One that sends something goes on being there.
+async fn until_gone<S: AsyncRead + Unpin>(stream: &mut S, behind: &mut Vec<u8>) -> Failure {
+    let mut bytes = [0; 256];
+    match stream.read(&mut bytes).await {
+        Ok(0) => Failure::Closed,
+        Ok(length) => {
+            behind.extend_from_slice(bytes.get(..length).unwrap_or_default());
+            std::future::pending().await
+        }
+        Err(error) => Failure::from_io(error),
+    }
 }
 
 /// An AUTH packet of ours.

@@ -5,12 +5,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bans;
 mod certified;
 mod flood;
+mod http;
 mod passwords;
 mod reload;
 mod rules;
 mod scram;
+mod service;
 mod tokens;
 
 use std::fs;

@@ -4,8 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod curl;
 mod examples;
+mod limits;
 mod own_tools;
 mod proxied;
 mod renewal;
