@@ -164,6 +164,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let mut inbound = Inbound::new(
         shared.clone(),
         handle.clone(),
+        accepted.link,
         version,
         maximum_packet_size,
         entrance.limits.max_packet_size,

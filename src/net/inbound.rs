@@ -24,7 +24,7 @@ use crate::codec::{
 };
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
-use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
+use crate::session::{Acknowledged, Close, IncomingAliases, Lifetime, LinkId, Report};
 use crate::store::{CommitSeq, Transaction};
 use crate::topic::TopicName;
 
@@ -33,6 +33,8 @@ use crate::topic::TopicName;
 pub struct Inbound {
     shared: Arc<Shared>,
     handle: Arc<SessionHandle>,
+    /// The connection that this is.
+    link: LinkId,
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
@@ -121,6 +123,7 @@ impl Inbound {
     pub fn new(
         shared: Arc<Shared>,
         handle: Arc<SessionHandle>,
+        link: LinkId,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
         packet_limit: u32,
@@ -133,6 +136,7 @@ impl Inbound {
         Self {
             shared,
             handle,
+            link,
             unreleased,
             kept,
             version,
@@ -438,6 +442,10 @@ impl Inbound {
             }
             let sequence = run.transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
             let mut state = self.handle.lock();
+            // What an earlier connection left in its socket must not begin an exchange that a later one has ended.
+            if !state.session.is_attached(self.link) {
+                return Err(Failure::Close(Close::TakenOver));
+            }
             received = state.session.receive(packet_id, sequence);
             self.unreleased = state.session.unreleased();
             in_flight = self.unreleased + held;
@@ -460,6 +468,9 @@ impl Inbound {
     }
 
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
+        if !self.handle.lock().session.is_attached(self.link) {
+            return Err(Failure::Close(Close::TakenOver));
+        }
         match packet {
             Packet::Subscribe(packet) => self.subscribe(&packet, batch)?,
             Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch)?,
@@ -523,6 +534,10 @@ impl Inbound {
     ) -> Result<usize, Failure> {
         let broker = &self.shared.broker;
         let mut state = self.handle.lock();
+        // What an earlier connection left in its socket must not end an exchange that a later one has begun.
+        if !state.session.is_attached(self.link) {
+            return Err(Failure::Close(Close::TakenOver));
+        }
         // Appended under the lock, so that the store hears of what happens to the session in its order.
         let transaction = if self.kept { broker.reserve(batch.report) } else { None };
         let sequence = batch.report.sequence;

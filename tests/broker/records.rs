@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use fulmar::store::{CommitSeq, Record, RecordIter};
+use fulmar::store::{CommitSeq, Condition, Record, RecordIter};
 
-use crate::bench::{Bench, Guest, Q0, Q1};
+use crate::bench::{Bench, Guest, Q0, Q1, Spec, texts};
 use crate::twin::Twin;
 
 /// What was appended since this was last asked, as text.
@@ -79,4 +79,37 @@ fn a_message_is_kept_for_sessions_that_stay_and_for_no_others() {
     assert_eq!(bench.publish("one", "m", Q1).routed.sequence, CommitSeq::default());
     bench.publish("both", "m", Q0);
     assert!(take(&twin).is_empty(), "QoS 0 and sessions that end with their connection touch no disk");
+}
+
+#[test]
+fn while_the_store_fails_nothing_is_taken_that_must_last_and_the_rest_goes_on() {
+    let (twin, bench) = bench();
+    let mut staying = bench.connect(&Guest::staying("s"));
+    let mut passing = bench.connect(&Guest::new("p"));
+    staying.subscribe("kept", Q1);
+    passing.subscribe("kept", Q1);
+    passing.subscribe("passing", Q1);
+    let retained = |text: &str, qos| {
+        let spec = Spec { qos, retain: true, ..Spec::default() };
+        bench.publish_all("retained", &[text], &spec).rejected
+    };
+    assert_eq!(retained("before", Q1), 0);
+    take(&twin);
+
+    twin.set_condition(Condition::Failing);
+    assert_eq!(bench.publish("kept", "refused", Q1).rejected, 1, "its publisher hears of it");
+    assert_eq!(retained("refused", Q1), 1);
+    assert_eq!(retained("unkept", Q0), 0, "QoS 0 promises nothing, and leaves nothing");
+    assert_eq!(bench.publish("passing", "on", Q1).rejected, 0);
+    assert_eq!(bench.publish("kept", "zero", Q0).rejected, 0);
+    assert!(take(&twin).is_empty());
+    assert_eq!(texts(&passing.drain(bench.now)), ["on", "zero"]);
+    assert_eq!(texts(&staying.drain(bench.now)), ["zero"]);
+
+    twin.set_condition(Condition::Well);
+    assert_eq!(bench.publish("kept", "again", Q1).rejected, 0);
+    assert_eq!(texts(&staying.drain(bench.now)), ["again"]);
+    let mut late = bench.connect(&Guest::new("late"));
+    late.subscribe("retained", Q1);
+    assert_eq!(texts(&late.drain(bench.now)), ["before"]);
 }

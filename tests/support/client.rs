@@ -139,6 +139,11 @@ impl RawClient {
         matches!(self.stream.read(&mut [0; 4096]), Ok(count) if count > 0)
     }
 
+    /// Whether something is there to be read, within the patience; over plain TCP.
+    pub fn has_input(&mut self) -> bool {
+        matches!(self.stream.socket().peek(&mut [0]), Ok(1))
+    }
+
     /// The CONNACK this client was accepted with.
     pub fn accepted(&self) -> &ConnAckView {
         self.connack.as_ref().expect("made by Connect::open")
