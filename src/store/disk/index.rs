@@ -617,11 +617,13 @@ impl Index {
         place.is_some_and(|place| place.segment == segment && place.offset == offset)
     }
 
-    /// The highest row number of an owner, if no live row bears it.
+    /// The highest row number of an owner, if no row bears it, nor will.
     pub fn highest_finished(&self, of: Owner) -> Option<RowSeq> {
         let shard = self.owners.lock(of);
         let owner = shard.get(&of.0)?;
-        (owner.highest > 0 && owner.rows.get(owner.highest).is_none()).then_some(RowSeq(owner.highest))
+        let highest = owner.highest;
+        let is_to_come = || owner.early.iter().any(|early| (early.first..=early.last).contains(&highest));
+        (highest > 0 && owner.rows.get(highest).is_none() && !is_to_come()).then_some(RowSeq(highest))
     }
 
     fn image_of(&self, owner: Owner) -> Option<Place> {

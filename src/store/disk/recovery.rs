@@ -120,10 +120,10 @@ pub(super) fn recover(
     let (log, start) = loop {
         // What has no frame yet stood ready.
         let used = found.iter().rposition(|found| found.first.is_some()).map_or(0, |last| last + 1);
-        let gap = (1..used).rev().find(|at| number_of(&found, *at) != number_of(&found, at - 1) + 1);
+        let gap = (1..found.len()).rev().find(|at| number_of(&found, *at) != number_of(&found, at - 1) + 1);
         let start = gap.unwrap_or(0);
-        let log = found.get(start..used).unwrap_or_default();
-        match read_log(files, log, timebase, stop) {
+        let log = found.get(start..used.max(start)).unwrap_or_default();
+        match read_log(files, log, number_of(&found, start), timebase, stop) {
             Ok(read) => break (read, start),
             Err(damage) => {
                 let at = start + damage.at;
@@ -260,10 +260,11 @@ pub(super) fn read_segment(segment: &Segment, mut buffer: Vec<u8>) -> io::Result
     Ok(buffer)
 }
 
-/// Follows the log as far as it goes. Frames at or above `stop` do not count.
+/// Follows the log as far as it goes. `lowest` is where it begins; frames at or above `stop` do not count.
 fn read_log(
     files: &dyn Files,
     found: &[Found],
+    lowest: u32,
     timebase: Timebase,
     stop: Option<u64>,
 ) -> Result<Log, Damage> {
@@ -320,8 +321,7 @@ fn read_log(
             None => {}
         }
     }
-    let lowest = found.first().map_or(1, |found| found.segment.number);
-    if lowest > 1 && log.oldest < lowest {
+    if log.oldest < lowest {
         let reason = format!("the segments before it, from {} on, are missing", segment_name(log.oldest));
         return Err(Damage { at: 0, offset: 0, seq: 0, reason });
     }
