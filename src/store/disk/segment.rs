@@ -150,6 +150,7 @@ impl Yard {
     pub fn give_up_unsynced(&self) -> Vec<Arc<Segment>> {
         let mut state = self.state.lock();
         state.epoch += 1;
+        self.written.store(self.synced.load(Ordering::Acquire), Ordering::Release);
         std::mem::take(&mut state.unsynced)
     }
 
@@ -238,9 +239,15 @@ impl Yard {
             let file = match used {
                 Some(used) => {
                     self.files.rename(&segment_name(used.number), &unfinished)?;
+                    // Or else the power might leave the old name with the new header.
+                    self.files.sync_directory()?;
                     used.file.clone()
                 }
-                None => self.files.create(&unfinished)?,
+                None => {
+                    // What is left of an attempt that failed, if there is any.
+                    let _ = self.files.remove(&unfinished);
+                    self.files.create(&unfinished)?
+                }
             };
             file.allocate(size)?;
             write_full(&*file, &SegmentHeader { identity, number, sync, boot }.encode(), 0)?;
@@ -269,11 +276,10 @@ impl Yard {
 
     /// Makes sure that everything written so far is on the disk.
     pub fn sync(&self) {
-        // Read before the segments: whatever frame it counts is in one of them.
-        let written = self.written.load(Ordering::Acquire);
-        let (segments, epoch) = {
+        let (segments, epoch, written) = {
             let state = self.state.lock();
-            (state.unsynced.clone(), state.epoch)
+            // Whatever frame it counts is in one of the segments.
+            (state.unsynced.clone(), state.epoch, self.written.load(Ordering::Acquire))
         };
         if written == self.synced.load(Ordering::Acquire) {
             return;

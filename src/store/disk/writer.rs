@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use super::assemble::Assembler;
 use super::files::write_full;
-use super::frame::{BLOCK, FRAME_HEADER, FrameHeader, padded};
+use super::frame::{BLOCK, FRAME_HEADER, FrameHeader, Identity, padded};
 use super::front::{Appended, Taken};
 use super::index::{Index, Position, Unobserved};
 use super::reclaim::Reclaim;
@@ -53,6 +53,8 @@ pub(super) struct Writer {
     reclaim: Reclaim,
     /// Records of frames that a failed sync may have lost, to be written anew before anything else.
     rescue: Option<Vec<u8>>,
+    /// Where those records are, as long as they could not be read.
+    doubtful: Option<Doubtful>,
     is_broken: bool,
 }
 
@@ -65,6 +67,47 @@ pub(super) struct Current {
     pub offset: u64,
     /// How many frames it has.
     pub index: u32,
+}
+
+/// Frames that a failed sync may have lost.
+#[derive(Debug)]
+struct Doubtful {
+    /// The highest number that is certain.
+    synced: u64,
+    /// The number after the last.
+    end: u64,
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Doubtful {
+    /// The records of these frames, as the system still has them. After a restart it has them, too, so there is no harm in
+    /// trying until it gives them.
+    fn read(&self, identity: &Identity) -> io::Result<Vec<u8>> {
+        let mut records = Vec::new();
+        let mut next = None;
+        for segment in &self.segments {
+            let bytes = read_segment(segment, Vec::new())?;
+            let mut at = BLOCK;
+            while let Some((header, body)) = bytes
+                .get(at as usize..)
+                .and_then(|rest| FrameHeader::read(identity, segment.number, rest))
+                .filter(|(header, _)| header.seq < self.end && next.is_none_or(|next| next == header.seq))
+            {
+                next = Some(header.seq + 1);
+                if header.seq > self.synced {
+                    records.extend_from_slice(body);
+                }
+                at += header.stride(segment.sync);
+            }
+        }
+        if next != Some(self.end) {
+            tracing::error!(
+                "the disk failed to keep what the store had written, and the system does not give it back: up to a \
+                 second of acknowledged messages is lost"
+            );
+        }
+        Ok(records)
+    }
 }
 
 /// What a frame stands for.
@@ -125,6 +168,7 @@ impl Writer {
             settled: 0,
             reclaim,
             rescue: None,
+            doubtful: None,
             is_broken: false,
         }
     }
@@ -158,6 +202,10 @@ impl Writer {
 
     /// Writes a frame, if there is anything to be written.
     fn advance(&mut self) -> Result<Step, Fault> {
+        if let Some(doubtful) = &self.doubtful {
+            self.rescue = Some(doubtful.read(&self.shared.yard.plan.identity).map_err(Fault::Write)?);
+            self.doubtful = None;
+        }
         if self.rescue.is_some() {
             self.write_rescue()?;
             return Ok(Step::Again);
@@ -335,45 +383,17 @@ impl Writer {
     fn distrust(&mut self) {
         let synced = self.shared.yard.synced.load(Ordering::Acquire);
         let segments = self.shared.yard.give_up_unsynced();
-        if self.rescue.is_none() && synced + 1 < self.next_seq {
-            self.rescue = Some(self.records_since(synced, &segments));
+        if self.rescue.is_none() && self.doubtful.is_none() && synced + 1 < self.next_seq {
+            self.doubtful = Some(Doubtful { synced, end: self.next_seq, segments });
         }
         self.next_seq = synced + 1;
-        self.early.clear();
+        for (frame, _) in &mut self.early {
+            *frame = (*frame).min(synced + 1);
+        }
         self.settled = self.settled.min(synced);
         self.reclaim.distrust(synced);
         // Nothing fits any more, so the next frame goes to the next segment.
         self.current.capacity = 0;
-    }
-
-    /// The records of all frames above a number, as the system still has them.
-    fn records_since(&self, synced: u64, segments: &[Arc<Segment>]) -> Vec<u8> {
-        let mut records = Vec::new();
-        let mut next = None;
-        for segment in segments {
-            let bytes = read_segment(segment, Vec::new()).unwrap_or_default();
-            let mut at = BLOCK;
-            while let Some((header, body)) = bytes
-                .get(at as usize..)
-                .and_then(|rest| FrameHeader::read(&self.shared.yard.plan.identity, segment.number, rest))
-                .filter(|(header, _)| {
-                    header.seq < self.next_seq && next.is_none_or(|next| next == header.seq)
-                })
-            {
-                next = Some(header.seq + 1);
-                if header.seq > synced {
-                    records.extend_from_slice(body);
-                }
-                at += header.stride(segment.sync);
-            }
-        }
-        if next != Some(self.next_seq) {
-            tracing::error!(
-                "the disk failed to keep what the store had written, and does not give it back: up to a second of \
-                 acknowledged messages may be lost if the broker ends now"
-            );
-        }
-        records
     }
 
     fn write_rescue(&mut self) -> Result<(), Fault> {
@@ -410,7 +430,8 @@ impl Writer {
     /// Ends the log, if that is possible: everything is synced, and a mark says so.
     pub fn close(&mut self) {
         self.shared.yard.sync();
-        let is_whole = self.group.is_none() && self.rescue.is_none() && !self.is_broken;
+        let is_certain = self.rescue.is_none() && self.doubtful.is_none();
+        let is_whole = self.group.is_none() && is_certain && !self.is_broken;
         let is_synced = self.shared.yard.synced.load(Ordering::Acquire) + 1 == self.next_seq;
         if is_whole && is_synced && self.write_mark().is_err() {
             tracing::warn!("the store could not mark its end; the next start takes it as it takes a crash");
