@@ -1,8 +1,10 @@
 //! Restarts, kills, power cuts and failing disks, against the model.
 
+use fulmar::store::{Condition, Store};
+
 use crate::random::Random;
 use crate::sim::{Fault, Plan, Sim};
-use crate::world::{End, World, is_long, seeds, try_open};
+use crate::world::{End, World, is_long, open, seeds, try_open};
 
 #[test]
 fn random_work_is_as_the_model_says_after_every_restart() {
@@ -130,5 +132,68 @@ fn a_fault_at_start_costs_no_promise() {
                 }
             }
         }
+    }
+}
+
+/// Nothing new fits, but what is delivered can still be told, its space comes back, and then all goes on.
+#[test]
+fn a_full_disk_drains_and_goes_on() {
+    for sync in [true, false] {
+        let sim = Sim::new(5);
+        let mut world = World::new(sim.clone(), sync, 5);
+        assert_eq!(world.fill(100), 100);
+        sim.limit(Some(sim.used() + 200_000));
+        // Whatever can be gained by copying is gained first.
+        let mut filled = 100;
+        while world.store.committed() == world.store.appended() {
+            filled += world.fill(10_000);
+            assert!(filled < 5_000, "it is full by then");
+            for _ in 0..50 {
+                world.turn();
+            }
+        }
+        assert_eq!(world.store.condition(), Condition::Failing);
+        // Most of it is delivered, bit by bit.
+        for _ in 0..(filled - 50) / 40 {
+            world.finish_first(40);
+            world.turn();
+        }
+        for _ in 0..100 {
+            world.turn();
+        }
+        assert_eq!(world.store.condition(), Condition::Well);
+        world.check_contents();
+        assert_eq!(world.fill(50), 50);
+        world.restart(End::Kill);
+        world.check_contents();
+    }
+}
+
+/// What was delivered while the disk was full is not delivered again.
+#[test]
+fn progress_is_kept_while_the_disk_is_full() {
+    for sync in [true, false] {
+        let sim = Sim::new(6);
+        let mut world = World::new(sim.clone(), sync, 6);
+        assert_eq!(world.fill(100), 100);
+        sim.limit(Some(sim.used() + 100_000));
+        while world.store.condition() == Condition::Well {
+            world.fill(10_000);
+            for _ in 0..50 {
+                world.turn();
+            }
+        }
+        world.finish_first(3);
+        world.finish_first(4);
+        for _ in 0..10 {
+            world.turn();
+        }
+        assert_eq!(world.store.condition(), Condition::Failing);
+        let rows = world.state().owners[&1].rows.clone();
+        sim.limit(None);
+        sim.revive();
+        let (_store, recovered) = open(&sim, sync);
+        let first = recovered.sessions[0].rows[0].seq.0;
+        assert_eq!(Some(first), rows.keys().next().copied());
     }
 }

@@ -55,6 +55,8 @@ struct Disk {
     changes: Vec<Vec<(String, Option<usize>)>>,
     operations: u64,
     plan: Option<Plan>,
+    /// Bytes that it has room for.
+    room: Option<usize>,
     is_dead: bool,
     boot: u8,
     random: Random,
@@ -86,6 +88,7 @@ impl Sim {
             changes: Vec::new(),
             operations: 0,
             plan: None,
+            room: None,
             is_dead: false,
             boot: 1,
             random: Random::new(seed, 77),
@@ -99,6 +102,16 @@ impl Sim {
 
     pub fn plan(&self, plan: Option<Plan>) {
         self.disk().plan = plan;
+    }
+
+    /// From now on it has room for so many bytes.
+    pub fn limit(&self, room: Option<usize>) {
+        self.disk().room = room;
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.disk().used()
     }
 
     pub fn operations(&self) -> u64 {
@@ -149,6 +162,7 @@ impl Sim {
             changes: disk.changes.clone(),
             operations: 0,
             plan: None,
+            room: None,
             is_dead: false,
             boot: disk.boot,
             random: disk.random.clone(),
@@ -188,6 +202,10 @@ impl Disk {
                 Ok(true)
             }
         }
+    }
+
+    fn used(&self) -> usize {
+        self.names.values().map(|node| self.nodes[*node].data.len()).sum()
     }
 
     fn change(&mut self, names: &[(&str, Option<usize>)]) {
@@ -329,8 +347,12 @@ impl StoreFile for SimFile {
         if disk.meet(Kind::Room)? {
             return Err(io::Error::other("the process has ended"));
         }
+        let more = (length as usize).saturating_sub(disk.nodes[self.node].data.len());
+        if more > 0 && disk.room.is_some_and(|room| disk.used() + more > room) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let node = &mut disk.nodes[self.node];
-        if node.data.len() < length as usize {
+        if more > 0 {
             node.data.resize(length as usize, 0);
         }
         Ok(())

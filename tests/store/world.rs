@@ -395,6 +395,53 @@ impl World {
             .collect();
     }
 
+    /// One session with one row after the other, until the store fails or so many are appended.
+    pub fn fill(&mut self, rows: u64) -> u64 {
+        if self.next_owner == 1 {
+            self.begin_owner();
+        }
+        let owner = Owner(1);
+        for appended in 1..=rows {
+            let payload = self.payload();
+            let seq = self.next_rows.entry(owner.0).or_insert(1);
+            let mut records = Records::default();
+            records.push(&Record::Message(message(&payload)));
+            records.push(&Record::Row(Row {
+                owner,
+                seq: RowSeq(*seq),
+                state: RowState::Waiting,
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                identifiers: Identifiers::Numbers(&[]),
+            }));
+            *seq += 1;
+            self.append(&records);
+            self.turn();
+            if self.store.condition() == Condition::Failing {
+                return appended;
+            }
+        }
+        rows
+    }
+
+    /// The first rows of the session that was filled are done.
+    pub fn finish_first(&mut self, count: u64) {
+        let owner = Owner(1);
+        let first = self.model.state.owners[&1].rows.keys().next().copied().unwrap();
+        let mut records = Records::default();
+        records.push(&Record::Done { owner, first: RowSeq(first), count });
+        self.append(&records);
+    }
+
+    /// All threads do what they have to do.
+    pub fn turn(&mut self) {
+        for _ in 0..5 {
+            self.store.step();
+            self.store.help(true);
+            self.note();
+        }
+    }
+
     pub fn state(&self) -> &State {
         &self.model.state
     }

@@ -43,7 +43,7 @@ pub(super) struct Appended {
 }
 
 /// What the writer took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     /// The highest sequence that is committed once all that was taken is.
     pub ceiling: u64,

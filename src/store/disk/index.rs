@@ -194,6 +194,10 @@ impl Owners {
         self.shards[owner.0 as usize % SHARDS].lock()
     }
 
+    pub fn contains(&self, owner: Owner) -> bool {
+        self.lock(owner).contains_key(&owner.0)
+    }
+
     /// What becomes of a row.
     pub fn fate(&self, owner: Owner, seq: RowSeq, state: RowState) -> Fate {
         self.lock(owner).get(&owner.0).map_or(Fate::Nobodys, |entry| entry.fate(seq.0, state))

@@ -9,6 +9,7 @@
 //! gives is what was committed, and what was being committed, whole or not at all.
 
 mod assemble;
+mod batch;
 mod error;
 mod fetch;
 mod files;

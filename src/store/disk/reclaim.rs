@@ -89,6 +89,27 @@ impl Reclaim {
             || self.total > 2 * live + shared.options.slack
     }
 
+    /// Whether space can be gained with little.
+    pub fn is_worth(&mut self, shared: &Shared, index: &Index) -> bool {
+        self.let_go(shared);
+        let oldest = self.sealed.front().filter(|_| !self.is_stuck);
+        oldest.is_some_and(|oldest| {
+            let live = u64::try_from(index.live.of(oldest.segment.number)).unwrap_or_default();
+            self.at > BLOCK || live <= oldest.segment.size / 4 * 3
+        })
+    }
+
+    /// How far it is, for [`Reclaim::go_back`].
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// What was copied since is in no frame after all.
+    pub fn go_back(&mut self, at: u64) {
+        self.at = at;
+        self.is_leaving = false;
+    }
+
     /// Reads a part of the oldest segment and appends copies of what is alive to `body`. Says whether there is a frame
     /// to be written for it.
     pub fn step(&mut self, shared: &Shared, index: &Index, fresh: usize, body: &mut Vec<u8>) -> bool {

@@ -104,9 +104,13 @@ impl Yard {
         Ok(segment)
     }
 
-    /// The next segment, if one stands ready and there is room for so many bytes; it counts as in use and unsynced.
-    pub fn take(&self, needed: u64) -> Option<Arc<Segment>> {
+    /// The next segment, if one stands ready and there is room for so many bytes; it counts as in use and unsynced. The last
+    /// one only goes to who may have it, because nothing can be given back without it.
+    pub fn take(&self, needed: u64, may_be_last: bool) -> Option<Arc<Segment>> {
         let mut state = self.state.lock();
+        if state.ready.len() < 2 && !may_be_last {
+            return None;
+        }
         let segment = state.ready.pop_front()?;
         if needed > segment.size
             && let Err(error) = segment.file.allocate(needed)
