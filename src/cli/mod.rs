@@ -1,4 +1,4 @@
-//! The command line: `fulmar run`, `fulmar check`, `fulmar passwd` and `fulmar acl`, what they take and how they end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl` and `store`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
@@ -7,6 +7,7 @@
 mod acl;
 mod logging;
 mod passwd;
+mod store;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::acl::AclCommand;
 use self::passwd::PasswdCommand;
+use self::store::StoreCommand;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
 use crate::server;
@@ -52,6 +54,9 @@ enum Command {
     /// Ask the rules about what clients may do
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Look at the store of a broker that does not run, copy it, or move it to another version
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 #[derive(Debug, Default, Args)]
@@ -102,6 +107,7 @@ where
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
         Some(Command::Acl(command)) => acl::acl(command),
+        Some(Command::Store(command)) => store::store(command),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };

@@ -11,4 +11,5 @@ mod model;
 mod random;
 mod real;
 mod sim;
+mod tools;
 mod world;

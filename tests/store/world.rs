@@ -448,7 +448,10 @@ impl World {
 }
 
 pub fn open(sim: &Sim, sync: bool) -> (SteppedStore, Recovered) {
-    try_open(sim, sync, false).unwrap()
+    match try_open(sim, sync, false) {
+        Ok(opened) => opened,
+        Err(error) => panic!("{error}; there are {:?}", sim.files()),
+    }
 }
 
 pub fn try_open(

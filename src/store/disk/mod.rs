@@ -11,6 +11,7 @@
 mod assemble;
 mod batch;
 mod error;
+mod examine;
 mod fetch;
 mod files;
 mod frame;
@@ -38,7 +39,7 @@ use parking_lot::Mutex;
 
 use self::fetch::Fetches;
 use self::frame::Identity;
-use self::recovery::{Recovery, recover};
+use self::recovery::{Purpose, Recovery, recover};
 use self::segment::{Plan, Yard, segment_name};
 use self::shared::Shared;
 use self::writer::Writer;
@@ -47,6 +48,7 @@ use super::{CommitSeq, Condition, Fetch, Records, Recovered, Store};
 use crate::config::Durability;
 
 pub use error::OpenError;
+pub use examine::{Examined, Live, Summary};
 pub use files::{Files, StdFiles, StoreFile};
 pub use shared::{Options, Statistics};
 pub use stepped::SteppedStore;
@@ -164,13 +166,17 @@ fn start(
     options: Options,
     timebase: Timebase,
 ) -> Result<(Arc<Shared>, Writer, Recovered), OpenError> {
-    let (recovery, losses) = recover(&*files, timebase, options.salvage)?;
+    let purpose = if options.salvage { Purpose::Salvage } else { Purpose::Open };
+    let (recovery, losses) = recover(&*files, timebase, purpose)?;
     for loss in losses {
         tracing::warn!("{loss}");
     }
     let recovery = match recovery {
         Some(recovery) => recovery,
-        None => Recovery::fresh(Identity::new().map_err(|error| OpenError::Random(error.to_string()))?),
+        None => {
+            let identity = Identity::new().map_err(|error| OpenError::Random(error.to_string()))?;
+            Recovery::fresh(Identity { secret: options.secret.unwrap_or(identity.secret), ..identity })
+        }
     };
     let Recovery { identity, index, recovered, sealed, dead, next_seq, next_number, oldest } = recovery;
     let plan = Plan {

@@ -94,13 +94,25 @@ struct Log {
     losses: Vec<String>,
 }
 
+/// What a store is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To go on with it, if it is whole.
+    Open,
+    /// To go on with what is sound of it.
+    Salvage,
+    /// To look at it; nothing is changed.
+    Examine,
+}
+
 /// Reads everything, if there is a store; says in words what was cut off or set aside.
 pub(super) fn recover(
     files: &dyn Files,
     timebase: Timebase,
-    salvage: bool,
+    purpose: Purpose,
 ) -> Result<(Option<Recovery>, Vec<String>), OpenError> {
-    let mut numbers = segment_numbers(files)?;
+    let salvage = purpose == Purpose::Salvage;
+    let mut numbers = segment_numbers(files, purpose)?;
     let mut losses = Vec::new();
     let mut aside = Vec::new();
     let mut found = Vec::new();
@@ -173,7 +185,7 @@ pub(super) fn recover(
             }
             continue;
         };
-        if last > synced {
+        if last > synced && purpose != Purpose::Examine {
             found
                 .segment
                 .file
@@ -187,13 +199,16 @@ pub(super) fn recover(
             recovery.sealed.push_back(Sealed { segment: found.segment, end });
         }
     }
-    remove_unused(files, &mut recovery)?;
+    remove_unused(files, &mut recovery, purpose)?;
     Ok((Some(recovery), losses))
 }
 
 /// Removes what stood ready, the last first, so that there is never a gap.
-fn remove_unused(files: &dyn Files, recovery: &mut Recovery) -> Result<(), OpenError> {
+fn remove_unused(files: &dyn Files, recovery: &mut Recovery, purpose: Purpose) -> Result<(), OpenError> {
     while let Some(unused) = recovery.sealed.pop_back_if(|sealed| sealed.end == 0) {
+        if purpose == Purpose::Examine {
+            continue;
+        }
         let name = segment_name(unused.segment.number);
         let removed = files.remove(&name).and_then(|()| files.sync_directory());
         removed.map_err(|source| OpenError::io("remove", name, source))?;
@@ -202,9 +217,10 @@ fn remove_unused(files: &dyn Files, recovery: &mut Recovery) -> Result<(), OpenE
 }
 
 /// The numbers of all segments, ascending. What was not finished is removed.
-fn segment_numbers(files: &dyn Files) -> Result<Vec<u32>, OpenError> {
+fn segment_numbers(files: &dyn Files, purpose: Purpose) -> Result<Vec<u32>, OpenError> {
     let names = files.list().map_err(|source| OpenError::io("list", "the directory".into(), source))?;
-    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+    let is_unfinished = |name: &&String| name.ends_with(UNFINISHED) && purpose != Purpose::Examine;
+    for name in names.iter().filter(is_unfinished) {
         files.remove(name).map_err(|source| OpenError::io("remove", name.clone(), source))?;
     }
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -272,7 +288,8 @@ fn read_log(
         index: Index::recovering(),
         rebuilt: Rebuilt::new(timebase),
         ends: Vec::new(),
-        next_seq: found.first().and_then(|found| found.first).unwrap_or(1),
+        // Not always the first one's: its frames may all be void.
+        next_seq: found.iter().filter_map(|found| found.first).min().unwrap_or(1),
         synced: 0,
         oldest: 1,
         losses: Vec::new(),
