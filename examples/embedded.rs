@@ -5,15 +5,17 @@
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use fulmar::config::{Config, Listener};
+use fulmar::config::{Config, Engine, Listener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Port 0: any that is free. Everything else is as without a configuration file.
+    // Port 0: any that is free. Nothing on disk; everything else is as without a configuration file.
     let listener = Listener::tcp("embedded", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let broker = fulmar::server::start(Config { listeners: vec![listener], ..Config::default() }).await?;
+    let mut config = Config { listeners: vec![listener], ..Config::default() };
+    config.store.engine = Engine::Memory;
+    let broker = fulmar::server::start(config).await?;
     let address = broker.addresses().first().copied().ok_or("it listens nowhere")?;
     println!("a broker listens on {address}");
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fulmar::cli::main(std::env::args_os(), |config, sources| {
-        fulmar::server::run(config, sources).map_err(Into::into)
+    fulmar::cli::main(std::env::args_os(), |config, sources, salvage| {
+        fulmar::server::run(config, sources, salvage).map_err(Into::into)
     })
 }

@@ -171,17 +171,28 @@ pub struct Incoming<'a> {
     pub frame: &'a [u8],
     kept: OnceCell<Arc<Message>>,
     rejected: Cell<bool>,
+    refused: Cell<bool>,
 }
 
 impl<'a> Incoming<'a> {
     /// A packet that nobody has kept yet.
     pub fn new(publish: Publish<'a>, frame: &'a [u8]) -> Self {
-        Self { publish, frame, kept: OnceCell::new(), rejected: Cell::new(false) }
+        Self { publish, frame, kept: OnceCell::new(), rejected: Cell::new(false), refused: Cell::new(false) }
     }
 
     /// Notes that a subscriber's queue had no room for it and the publisher is to hear of it.
     pub fn reject(&self) {
         self.rejected.set(true);
+    }
+
+    /// Notes that it goes nowhere, because the store cannot keep it now.
+    pub fn refuse(&self) {
+        self.refused.set(true);
+    }
+
+    /// Whether it goes nowhere, because the store cannot keep it now.
+    pub fn is_refused(&self) -> bool {
+        self.refused.get()
     }
 
     /// Whether the publisher is to be told that there was no room.
@@ -203,6 +214,8 @@ pub struct Run<'a> {
     pub now: Instant,
     /// Who sent them.
     pub publisher: Publisher,
+    /// The publisher's session, if the store keeps which QoS 2 messages it has received.
+    pub publisher_session: Option<SessionNumber>,
     /// All frames are QoS 0 without RETAIN or a Topic Alias and lie one behind the other in these bytes: a
     /// subscriber of the same version can have them as they are.
     pub plain: Option<&'a [u8]>,

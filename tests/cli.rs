@@ -1,6 +1,7 @@
 //! The real binary: what it prints, where, and with which exit code it ends.
 #![expect(clippy::unwrap_used, reason = "what prepares a test may end it")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,6 +132,67 @@ fn the_environment_overrides_the_file() {
     assert!(outcome.stderr.starts_with("FULMAR__LIMITS__OUTBOX_SOFT: "), "{outcome:?}");
 }
 
+#[test]
+fn certificates_are_made_and_not_replaced_unasked() {
+    let folder = TemporaryFolder::new();
+    let directory = folder.path.join("new/certs");
+    let names = ["ca.crt", "client.crt", "client.key", "server.crt", "server.key"];
+    let certs =
+        |arguments: &[&str]| fulmar(&[&["certs", directory.to_str().unwrap()], arguments].concat(), &[]);
+    let contents = || names.map(|name| std::fs::read_to_string(directory.join(name)).unwrap());
+
+    let made = certs(&["localhost", "192.0.2.7"]);
+    assert_eq!((made.code, made.stderr.as_str()), (Some(0), ""), "{made:?}");
+    for words in
+        ["For localhost, 192.0.2.7, these were written:", "key = ", "mosquitto_sub -h localhost -p 8883"]
+    {
+        assert!(made.stdout.contains(words), "no {words:?} in {}", made.stdout);
+    }
+    let mut found: Vec<_> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, names, "the authority's key is not among them");
+    for name in names {
+        assert!(made.stdout.contains(&directory.join(name).display().to_string()), "{name} is not told");
+        let mode = std::fs::metadata(directory.join(name)).unwrap().permissions().mode() & 0o777;
+        if name.ends_with(".key") {
+            assert_eq!(mode, 0o600, "{name}");
+        } else {
+            assert_eq!(mode & 0o600, 0o600, "{name}");
+        }
+    }
+
+    // What is there stays, be it only one of them.
+    let first = contents();
+    let refused = certs(&["localhost"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+    for words in ["client.crt are there already; nothing was written", "--force"] {
+        assert!(refused.stderr.contains(words), "no {words:?} in {}", refused.stderr);
+    }
+    assert_eq!(contents(), first);
+    for name in &names[1..] {
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
+    let refused = certs(&["localhost"]);
+    assert!(refused.stderr.contains("ca.crt is there already; nothing was written"), "{refused:?}");
+    assert!(!directory.join("server.crt").exists());
+
+    // Asked for, all is new; a link is replaced, and what it leads to is left alone.
+    let precious = folder.path.join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, directory.join("server.key")).unwrap();
+    assert_eq!(certs(&["--force", "localhost"]).code, Some(0));
+    assert!(contents().iter().zip(&first).all(|(new, old)| new != old));
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+
+    for arguments in [&[][..], &["localhost:8883"], &["https://localhost"], &["*.org"]] {
+        let misused = certs(arguments);
+        assert_eq!((misused.code, misused.stdout.as_str()), (Some(2), ""), "{arguments:?}: {misused:?}");
+    }
+}
+
 fn check(path: &Path, environment: &[(&str, &str)]) -> Outcome {
     fulmar(&["check", "-c", path.to_str().unwrap()], environment)
 }
@@ -170,5 +232,24 @@ impl TemporaryFile {
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A folder of this test's own, gone when dropped.
+struct TemporaryFolder {
+    path: PathBuf,
+}
+
+impl TemporaryFolder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("fulmar-cli-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self { path }
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }

@@ -6,62 +6,25 @@
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/twin.rs"]
+mod twin;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
 use std::time::Duration;
 
 use fulmar::config::{Config, Listener};
 use fulmar::server::{Running, start_with_store};
-use fulmar::store::{CommitSeq, Record, Store};
-use parking_lot::Mutex;
 use support::{
     Connect, DISCONNECT, Filter, PINGRESP, PUBACK, PUBCOMP, PUBREC, Received, SUBACK, UNSUBACK, V3_1_1, V5,
     Version, connect, pingreq, publish, pubrel, subscribe, unsubscribe,
 };
-
-/// Holds every commit back until it is released.
-#[derive(Debug, Default)]
-struct Gate {
-    appended: AtomicU64,
-    committed: AtomicU64,
-    waiting: Mutex<Vec<Waker>>,
-}
-
-impl Gate {
-    /// Commits everything appended so far.
-    fn release(&self) {
-        self.committed.store(self.appended.load(Ordering::SeqCst), Ordering::SeqCst);
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Store for Gate {
-    fn append(&self, _: Record<'_>) -> CommitSeq {
-        CommitSeq(self.appended.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    fn committed(&self) -> CommitSeq {
-        CommitSeq(self.committed.load(Ordering::SeqCst))
-    }
-
-    fn wake_when_committed(&self, sequence: CommitSeq, waker: &Waker) {
-        let mut waiting = self.waiting.lock();
-        if sequence <= self.committed() {
-            waker.wake_by_ref();
-        } else if !waiting.iter().any(|known| known.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
-    }
-}
+use twin::Twin;
 
 /// A broker over a gate, on a runtime of its own.
 struct Bench {
-    gate: Arc<Gate>,
+    gate: Arc<Twin>,
     running: Option<Running>,
     address: SocketAddr,
     runtime: tokio::runtime::Runtime,
@@ -77,7 +40,7 @@ impl Bench {
         };
         config.sys.interval = Duration::ZERO;
         change(&mut config);
-        let gate = Arc::new(Gate::default());
+        let gate = Twin::new();
         let running = runtime.block_on(start_with_store(config, gate.clone())).unwrap();
         let address = running.addresses()[0];
         Self { gate, running: Some(running), address, runtime }
@@ -95,7 +58,7 @@ impl Bench {
     fn open(&self, connect: &Connect) -> Wire {
         let mut wire = self.send(connect);
         while !wire.has_input() {
-            self.gate.release();
+            self.gate.commit();
         }
         assert_eq!(wire.read().connack().reason, 0);
         wire
@@ -117,7 +80,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        self.gate.release();
+        self.gate.commit();
         if let Some(running) = self.running.take() {
             self.runtime.block_on(running.stop());
         }
@@ -162,7 +125,7 @@ fn with_a_keeper(change: impl FnOnce(&mut Config)) -> (Bench, Wire) {
     let mut keeper = bench.open(&connect(V5).client_id("keeper").persistent());
     keeper.send(&subscribe(V5, 1, &[], &[Filter::new("kept", 2)]));
     while !keeper.has_input() {
-        bench.gate.release();
+        bench.gate.commit();
     }
     keeper.read().must_be(SUBACK);
     (bench, keeper)
@@ -175,13 +138,13 @@ fn the_connack_of_a_session_that_is_kept_waits_and_no_other_does() {
         let mut kept = bench.send(&connect(version).client_id("kept").persistent());
         bench.others_go_on();
         assert!(!kept.has_input());
-        bench.gate.release();
+        bench.gate.commit();
         assert_eq!(kept.read().connack().reason, 0);
     }
     let mut again = bench.send(&connect(V5).client_id("kept"));
     bench.others_go_on();
     assert!(!again.has_input(), "Clean Start ends a session that the store knows");
-    bench.gate.release();
+    bench.gate.commit();
     assert!(!again.read().connack().session_present);
 }
 
@@ -199,7 +162,7 @@ fn what_is_owed_waits_in_order_and_others_go_on() {
     publisher.send(&publish("nobody/listens", "m").qos(1, 6).bytes(V5));
     bench.others_go_on();
     assert!(!publisher.has_input(), "nothing overtakes the PUBACK that waits");
-    bench.gate.release();
+    bench.gate.commit();
     assert_eq!(publisher.read().ack(PUBACK).0, 2);
     publisher.read().must_be(PINGRESP);
     publisher.read().must_be(SUBACK);
@@ -222,7 +185,7 @@ fn each_answer_of_a_kept_session_waits_for_its_commit() {
         keeper.send(&bytes);
         bench.others_go_on();
         assert!(!keeper.has_input(), "{kind:#04x} waits");
-        bench.gate.release();
+        bench.gate.commit();
         keeper.read().must_be(kind);
     }
     // Retained messages are kept, whoever publishes them.
@@ -230,7 +193,7 @@ fn each_answer_of_a_kept_session_waits_for_its_commit() {
     publisher.send(&publish("retained", "m").qos(1, 1).retain().bytes(V5));
     bench.others_go_on();
     assert!(!publisher.has_input());
-    bench.gate.release();
+    bench.gate.commit();
     assert_eq!(publisher.read().ack(PUBACK).0, 1);
 }
 
@@ -247,16 +210,16 @@ fn what_waits_for_the_store_counts_once_against_the_receive_maximum() {
         }
         bench.others_go_on();
         assert!(!publisher.has_input(), "ten may be in flight");
-        bench.gate.release();
+        bench.gate.commit();
         assert_eq!(publisher.read().ack(kind).0, 1);
         (0..20).for_each(|_| publisher.read().must_be(PINGRESP));
         (2..=10).for_each(|id| assert_eq!(publisher.read().ack(kind).0, id));
 
         let mut greedy = bench.open_clean("greedy");
-        let appended = bench.gate.appended.load(Ordering::SeqCst);
+        let appended = bench.gate.appended_batches();
         greedy.send(&publish("kept", "m").qos(qos, 1).bytes(V5));
         // What comes in one read with it would be acknowledged with it.
-        while bench.gate.appended.load(Ordering::SeqCst) == appended {
+        while bench.gate.appended_batches() == appended {
             std::thread::yield_now();
         }
         for id in 2..=11 {
@@ -282,7 +245,7 @@ fn a_client_that_goes_on_while_the_store_stands_still_is_read_no_more() {
     }
     assert!(sent < 24 * 1024 * 1024, "its answers pile up without bound");
     bench.others_go_on();
-    bench.gate.release();
+    bench.gate.commit();
     assert_eq!(flooding.read().ack(PUBACK).0, 1);
     for _ in 0..sent / 2 {
         flooding.read().must_be(PINGRESP);

@@ -7,7 +7,7 @@ mod support;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use fulmar::config::{Config, Listener};
+use fulmar::config::{Config, Engine, Listener};
 use fulmar::server::{Running, start};
 use support::{Broker, Connect, DISCONNECT, RawClient, V3_1_1, V5, connect, publish};
 
@@ -15,6 +15,7 @@ use support::{Broker, Connect, DISCONNECT, RawClient, V3_1_1, V5, connect, publi
 async fn embedded(shutdown_timeout: Duration) -> Running {
     let listener = Listener::tcp("embedded", SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut config = Config { listeners: vec![listener], ..Config::default() };
+    config.store.engine = Engine::Memory;
     config.server.shutdown_timeout = shutdown_timeout;
     start(config).await.unwrap()
 }

@@ -17,8 +17,10 @@ use super::{Broker, Counter};
 use crate::auth::Identity;
 use crate::auth::acl::{Acl, Decision, Permissions, Subject};
 use crate::codec::Will;
+use crate::message::Message;
 use crate::routing::FilterId;
-use crate::session::Close;
+use crate::session::{Close, Report};
+use crate::store::Record;
 use crate::topic::{TopicFilter, TopicName};
 
 /// The rules in force.
@@ -68,10 +70,14 @@ impl Broker {
             let permissions =
                 self.permissions_of(state.identity.as_deref(), &handle.client_id, state.address);
             if let Some(permissions) = &permissions {
-                dropped += drop_unreadable(&mut state, permissions);
+                dropped += self.drop_unreadable(&mut state, permissions);
                 let may_not = |topic: &TopicName| !permissions.publish(topic).allowed;
                 if state.will.as_ref().is_some_and(|will| may_not(will.message.topic())) {
                     state.will = None;
+                    if state.session.is_kept() {
+                        let owner = handle.number.owner();
+                        self.append(|records| records.push(&Record::WillEnded { owner }));
+                    }
                 }
             }
             state.permissions = permissions;
@@ -143,12 +149,21 @@ impl Broker {
         state.permissions = permissions;
         match state.permissions.clone() {
             Some(permissions) if !is_same => {
-                let dropped = drop_unreadable(state, &permissions);
+                let dropped = self.drop_unreadable(state, &permissions);
                 self.counters.add(Counter::DroppedDenied, dropped);
                 state.subscriptions.iter().copied().collect()
             }
             Some(_) | None => Vec::new(),
         }
+    }
+
+    /// Drops what waits for a session that may not read it any more; how many messages that were.
+    fn drop_unreadable(&self, state: &mut SessionState, permissions: &Permissions) -> u64 {
+        let mut report = Report::default();
+        let may_read = |message: &Message| permissions.receive(message.topic()).allowed;
+        let dropped = state.session.retain_queued(may_read, &mut report);
+        self.append_gathered(None, &mut report);
+        dropped
     }
 
     /// What these filters match is found out anew, as one of their sessions may read other things now.
@@ -177,9 +192,4 @@ impl Broker {
             Err(Denial::new("will", topic.as_str(), permissions, decision))
         }
     }
-}
-
-/// Drops what waits for a session that may not read it any more; how many messages that were.
-fn drop_unreadable(state: &mut SessionState, permissions: &Permissions) -> u64 {
-    state.session.retain_queued(|message| permissions.receive(message.topic()).allowed)
 }

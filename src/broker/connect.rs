@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -13,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::handle::{PendingWill, SessionHandle, Takeovers};
+use super::handle::{PendingWill, SessionHandle, SessionState};
 use super::{Broker, Counter, Deadline, Denial};
 use crate::auth::Identity;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, Will};
 use crate::message::{Message, Publisher};
 use crate::session::{Lifetime, Link, LinkId, Outbox, OutgoingAliases, Session};
-use crate::store::{CommitSeq, Owner, Record, SessionImage};
+use crate::store::{CommitSeq, Record};
 use crate::topic::{TopicError, TopicName};
 
 /// A connection that has sent its CONNECT.
@@ -117,7 +118,7 @@ impl Broker {
         let will = self.check_will(connect)?;
         let link_id = self.next_link_id();
         let link = self.link(link_id, &new, keep_alive);
-        let silence_allowed = link.silence_allowed;
+        let silence_allowed = link.silence_allowed();
 
         let mut place = self.registry.place(&client_id);
         // Asked again under the lock: whoever stops the broker goes through all shards after saying so.
@@ -132,15 +133,15 @@ impl Broker {
         }
         let existing = place.get().cloned();
         let mut replaced = None;
-        let mut takeovers = Takeovers::default();
+        let mut takeovers = None;
         let mut lost_to: Option<(Option<SocketAddr>, u32)> = None;
         let resumed = existing.filter(|existing| {
             let mut state = existing.lock();
             let rival = state.session.link.as_ref().map(|link| link.peer);
             if let Some(peer) = rival {
-                lost_to = Some((peer, state.takeovers.count(new.now)));
+                lost_to = Some((peer, state.takeovers.get_or_insert_default().count(new.now)));
             }
-            takeovers = state.takeovers;
+            takeovers = state.takeovers.take();
             // What waits for one user is not for another who knows the Client Identifier.
             let same_user = state.identity.as_ref().and_then(|identity| identity.user.as_deref())
                 == new.identity.user.as_deref();
@@ -159,13 +160,11 @@ impl Broker {
             }
         }
         let handle = resumed.unwrap_or_else(|| {
-            let session = Session::new(lifetime, self.budget.clone());
-            let handle = Arc::new(SessionHandle::new(
-                self.next_session_number(),
-                &client_id,
-                place.publisher(),
-                session,
-            ));
+            let number = self.next_session_number();
+            let owner = (self.keeps() && lifetime != Lifetime::Connection).then(|| number.owner());
+            let session = Session::new(lifetime, owner, self.budget.clone());
+            let publisher = self.registry.publisher(&client_id);
+            let handle = Arc::new(SessionHandle::new(number, &client_id, publisher, session));
             place.put(handle.clone());
             self.sessions.fetch_add(1, Ordering::Relaxed);
             handle
@@ -181,12 +180,7 @@ impl Broker {
         }
         let will_of_old = state.will.take();
         let old_link_lives = state.session.link.is_some();
-        for key in [
-            state.keep_alive.take(),
-            state.proof_ends.take().map(|key| *key),
-            state.expiry.take(),
-            state.will_due.take(),
-        ] {
+        for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
         state.takeovers = takeovers;
@@ -203,7 +197,8 @@ impl Broker {
             state.proof_ends = Some(Box::new(self.add_deadline(expires, deadline)));
         }
         handle.note_load(&state);
-        state.stored |= lifetime != Lifetime::Connection;
+        // Under the lock: what happens to the session later is appended later.
+        let sequence = self.store_session(&handle, &mut state);
         if !old_link_lives {
             // Before anyone else can take the link away.
             self.connected.fetch_add(1, Ordering::Relaxed);
@@ -218,14 +213,14 @@ impl Broker {
         // The old connection's Will: published if it is gone without a delay, dropped if the session goes on within
         // the delay [MQTT-3.1.3-9]. A session that was not connected has only a Will that waits.
         if old_link_lives {
-            self.publish_will(will_of_old.filter(|will| will.delay.is_zero()), new.now);
+            self.publish_will(will_of_old.filter(|will| will.delay.is_zero()), &handle, None, new.now);
         }
         old_link.into_iter().for_each(|link| link.waker.wake());
         // The CONNACK must not promise a new session while the store still has the old one.
         let ended = replaced.and_then(|replaced| self.end_session(&replaced, false, new.now));
         self.most_connected.fetch_max(self.connected(), Ordering::Relaxed);
         Ok(Accepted {
-            sequence: self.store_session(&handle, lifetime).max(ended.unwrap_or_default()),
+            sequence: sequence.max(ended.unwrap_or_default()),
             handle,
             link: link_id,
             session_present,
@@ -316,28 +311,27 @@ impl Broker {
             scheduled: false,
             close: None,
             last_packet: new.now,
-            silence_allowed: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
+            silence_allowed: NonZeroU32::new(u32::from(keep_alive) * 1_500),
             blocked_since: None,
             watched: false,
             to_resend: 0,
+            gated: None,
         }
     }
 
-    fn store_session(&self, handle: &SessionHandle, lifetime: Lifetime) -> CommitSeq {
-        let expiry = match lifetime {
-            Lifetime::Connection => return CommitSeq::default(),
-            Lifetime::After(after) => Some(after),
-            Lifetime::Forever => None,
-        };
-        let image = SessionImage {
-            owner: Owner(handle.number.0),
-            client_id: &handle.client_id,
-            user: None,
-            user_groups: Vec::new(),
-            expiry: expiry.map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
-            expires_at: None,
-        };
-        self.append(&Record::Session(image))
+    /// Has the session kept as it is now, and its Will.
+    fn store_session(&self, handle: &SessionHandle, state: &mut SessionState) -> CommitSeq {
+        if !state.session.is_kept() {
+            return CommitSeq::default();
+        }
+        state.will_number += 1;
+        self.append(|records| {
+            self.write_session(handle, state, None, records);
+            match &state.will {
+                Some(will) => self.write_will(handle, will, None, records),
+                None => records.push(&Record::WillEnded { owner: handle.number.owner() }),
+            }
+        })
     }
 
     fn note_takeover(

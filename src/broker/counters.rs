@@ -26,8 +26,12 @@ pub enum Counter {
     DroppedQueueFull,
     DroppedExpired,
     DroppedTooLarge,
+    /// The store had them and could not read them.
+    DroppedUnreadable,
     /// They waited for a session that may not read them any more.
     DroppedDenied,
+    /// Messages that the store could not keep, and so nobody got.
+    RefusedByStore,
     /// Messages that their publishers were not allowed to publish.
     DeniedPublish,
     /// Topic Filters that clients were not allowed to subscribe to.
@@ -52,6 +56,7 @@ impl Counter {
             DropReason::QueueFull => Self::DroppedQueueFull,
             DropReason::Expired => Self::DroppedExpired,
             DropReason::TooLarge => Self::DroppedTooLarge,
+            DropReason::Unreadable => Self::DroppedUnreadable,
         }
     }
 }

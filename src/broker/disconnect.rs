@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::handle::{PendingWill, SessionHandle, SessionState};
+use super::handle::{Away, PendingWill, SessionHandle, SessionState};
+use super::publish::Along;
 use super::{Broker, Counter, Deadline};
-use crate::message::Message;
 use crate::session::{Close, Lifetime, LinkId, Queued, Report};
-use crate::store::{CommitSeq, Owner, Record};
+use crate::store::{CommitSeq, Record};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Broker {
     /// then its owner has settled everything.
     pub fn disconnect(&self, handle: &Arc<SessionHandle>, link: LinkId, ending: Ending, now: Instant) {
         let mut state = handle.lock();
-        if state.session.detach(link).is_none() {
+        if state.session.detach(link, &self.timebase).is_none() {
             return;
         }
         self.connected.fetch_sub(1, Ordering::Relaxed);
@@ -49,6 +49,7 @@ impl Broker {
         }
         let returned = self.returned_group_messages(&mut state);
         let mut will = None;
+        let mut expires_at = None;
         match state.session.lifetime {
             Lifetime::Connection => {
                 drop(state);
@@ -57,26 +58,40 @@ impl Broker {
                 self.end_session(handle, true, now);
                 return;
             }
-            Lifetime::After(after) => {
-                state.expiry = now
-                    .checked_add(after)
-                    .map(|at| self.add_deadline(at, Deadline::SessionExpiry(Arc::downgrade(handle))));
-            }
+            Lifetime::After(after) => expires_at = now.checked_add(after),
             Lifetime::Forever => {}
         }
-        match &state.will {
-            Some(pending) if pending.delay.is_zero() => will = state.will.take(),
-            // If the session ends before, the Will is published then [MQTT-3.1.3-9].
-            Some(pending) => {
-                let at = now.checked_add(pending.delay);
-                state.will_due = at.map(|at| self.add_deadline(at, Deadline::Will(Arc::downgrade(handle))));
+        let expiry =
+            expires_at.map(|at| self.add_deadline(at, Deadline::SessionExpiry(Arc::downgrade(handle))));
+        let will_due = match &state.will {
+            Some(pending) if pending.delay.is_zero() => {
+                will = state.will.take();
+                None
             }
-            None => {}
-        }
+            // If the session ends before, the Will is published then [MQTT-3.1.3-9].
+            Some(pending) => now.checked_add(pending.delay),
+            None => None,
+        };
+        let due = will_due.map(|at| self.add_deadline(at, Deadline::Will(Arc::downgrade(handle))));
+        state.away = Some(Box::new(Away { expiry, will: due }));
         handle.note_load(&state);
+        let will_number = state.will_number;
+        if state.session.is_kept() {
+            self.append(|records| {
+                self.write_session(handle, &state, expires_at, records);
+                match &state.will {
+                    Some(pending) => self.write_will(handle, pending, will_due, records),
+                    // One that is to be published ends together with that.
+                    None if will.is_none() => {
+                        records.push(&Record::WillEnded { owner: handle.number.owner() });
+                    }
+                    None => {}
+                }
+            });
+        }
         drop(state);
         self.give_back(returned, now);
-        self.publish_will(will, now);
+        self.publish_will(will, handle, Some(will_number), now);
     }
 
     /// Ends a session: its subscriptions, its queue, its place under its Client Identifier; a Will that still
@@ -98,19 +113,14 @@ impl Broker {
         let subscriptions = std::mem::take(&mut state.subscriptions);
         let groups = std::mem::take(&mut state.groups);
         let will = state.will.take();
-        for key in [
-            state.keep_alive.take(),
-            state.proof_ends.take().map(|key| *key),
-            state.expiry.take(),
-            state.will_due.take(),
-        ] {
+        for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
         state.replays.clear();
-        let stored = state.stored;
+        let is_kept = state.session.is_kept();
         // A link that is still there belongs to a connection that was taken over; it finds out by itself.
         let waker = state.session.link.take().map(|link| link.waker);
-        state.session = crate::session::Session::new(Lifetime::Connection, self.budget.clone());
+        state.session = crate::session::Session::new(Lifetime::Connection, None, self.budget.clone());
         drop(state);
         if was_connected {
             self.connected.fetch_sub(1, Ordering::Relaxed);
@@ -119,22 +129,30 @@ impl Broker {
         self.registry.remove(handle);
         self.give_back(returned, now);
         self.remove_subscriptions(handle, subscriptions, groups);
-        let mut sequence = CommitSeq::default();
-        if stored {
-            sequence = self.append(&Record::Ended { owner: Owner(handle.number.0) });
-        }
-        self.publish_will(will, now);
+        let end = if is_kept { Along::EndOfSession(handle) } else { Along::Nothing };
+        let sequence = match will {
+            Some(will) => self.publish_kept(&Arc::new(will.into_message(now)), end, now),
+            None => self.append(|records| {
+                if is_kept {
+                    records.push(&Record::Ended { owner: handle.number.owner() });
+                }
+            }),
+        };
         waker.into_iter().for_each(std::task::Waker::wake);
         Some(sequence)
     }
 
-    /// Publishes a Will, if there is one. Its expiry begins now.
-    pub(super) fn publish_will(&self, will: Option<Box<PendingWill>>, now: Instant) {
-        if let Some(will) = will {
-            let mut message: Message = will.message;
-            message.expires_at = will.expiry.and_then(|expiry| now.checked_add(expiry));
-            self.publish_message(&Arc::new(message), now);
-        }
+    /// Publishes a Will, if there is one. With its number, the store hears that it has ended.
+    pub(super) fn publish_will(
+        &self,
+        will: Option<Box<PendingWill>>,
+        handle: &SessionHandle,
+        number: Option<u32>,
+        now: Instant,
+    ) {
+        let Some(will) = will else { return };
+        let along = number.map_or(Along::Nothing, |number| Along::EndOfWill(handle, number));
+        self.publish_kept(&Arc::new(will.into_message(now)), along, now);
     }
 
     /// The lifetime that a Session Expiry Interval in seconds asks for, within the bound.
@@ -158,10 +176,13 @@ impl Broker {
     pub(super) fn publish_due_will(&self, handle: &Weak<SessionHandle>, now: Instant) {
         let Some(handle) = handle.upgrade() else { return };
         let mut state = handle.lock();
-        state.will_due = None;
+        if let Some(away) = &mut state.away {
+            away.will = None;
+        }
         let will = if state.session.link.is_none() { state.will.take() } else { None };
+        let number = state.will_number;
         drop(state);
-        self.publish_will(will, now);
+        self.publish_will(will, &handle, Some(number), now);
     }
 
     /// Ends a connection that was silent for one and a half times its Keep Alive [MQTT-3.1.2-22], or looks again
@@ -170,7 +191,7 @@ impl Broker {
         let Some(handle) = weak.upgrade() else { return };
         let mut state = handle.lock();
         let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
-        let Some(allowed) = link.silence_allowed else { return };
+        let Some(allowed) = link.silence_allowed() else { return };
         let due = link.last_packet + allowed;
         if due <= now {
             let waker = link.request_close(Close::KeepAliveTimeout);
@@ -228,7 +249,11 @@ impl Broker {
 
     fn give_back(&self, mut returned: Vec<(crate::session::GroupNumber, Queued)>, now: Instant) {
         returned.sort_by_key(|(number, _)| number.0);
+        if returned.is_empty() {
+            return;
+        }
         let mut report = Report::default();
+        let transaction = self.reserve(&mut report);
         for one_group in returned.chunk_by(|one, other| one.0 == other.0) {
             let Some((number, _)) = one_group.first() else { continue };
             let queued = one_group.iter().map(|(_, queued)| queued.clone()).collect();
@@ -236,6 +261,7 @@ impl Broker {
                 group.take_back(queued, self.context(now), &mut report);
             }
         }
+        self.append_gathered(transaction, &mut report);
         self.settle(&mut report);
     }
 }

@@ -8,19 +8,22 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::Mutex;
 
 use super::handle::{Granted, SessionHandle, SessionState};
+use super::publish::note_filling;
 use crate::auth::acl::Decision;
 use crate::codec::QoS;
 use crate::config::SharedStrategy;
 use crate::message::{Expiry, Message, Publisher, Run, SessionNumber};
 use crate::session::{
-    Context, DropReason, GroupNumber, Pushed, Queue, QueueBudget, Queued, Report, Session, Terms,
+    Context, DropReason, GroupNumber, NewRow, Pushed, Queue, QueueBudget, Queued, Report, Session, Terms,
 };
+use crate::store::{RecoveredRow, RowSeq, RowState, Store};
 use crate::topic::{TopicFilter, TopicName};
 
 /// See the module.
@@ -35,6 +38,10 @@ pub struct Group {
     strategy: SharedStrategy,
     /// Length of the queue, readable without the lock.
     waiting: AtomicUsize,
+    /// Whether the first of them is in memory.
+    ready: AtomicBool,
+    /// The store keeps what waits: a member's session outlives its connection, or one's did.
+    kept: AtomicBool,
     state: Mutex<GroupState>,
 }
 
@@ -42,6 +49,8 @@ pub struct Group {
 struct GroupState {
     members: Vec<Member>,
     queue: Queue,
+    /// The row that the next message gets.
+    next_row: RowSeq,
     /// Whose turn it is.
     next: usize,
     hasher: DefaultHashBuilder,
@@ -53,6 +62,17 @@ struct GroupState {
 struct Member {
     handle: Arc<SessionHandle>,
     granted: Granted,
+}
+
+/// A group's row of a message that is offered to the members.
+#[derive(Clone, Copy)]
+enum GroupRow<'a> {
+    /// It has none.
+    None,
+    /// The store has it already.
+    Known(RowSeq),
+    /// The store gets it, with this message, if it has to keep it for the group.
+    New(RowSeq, &'a dyn Fn() -> Arc<Message>),
 }
 
 /// What of a message decides to whom it goes.
@@ -75,11 +95,21 @@ impl Group {
         let state = GroupState {
             members: Vec::new(),
             queue: Queue::new(budget),
+            next_row: RowSeq(1),
             next: 0,
             hasher: DefaultHashBuilder::default(),
             choices: 0,
         };
-        Self { number, name, filter, strategy, waiting: AtomicUsize::new(0), state: Mutex::new(state) }
+        Self {
+            number,
+            name,
+            filter,
+            strategy,
+            waiting: AtomicUsize::new(0),
+            ready: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
     }
 
     /// Adds a member or renews what it is granted; whether it is new.
@@ -114,20 +144,57 @@ impl Group {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
+    /// Whether the store keeps what waits.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
+    }
+
+    /// From now on the store keeps what waits; whether it did not before. What waits already stays in memory: its
+    /// members' sessions all end with their connections.
+    pub fn keep(&self) -> bool {
+        !self.kept.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes over what the store had of it when it was opened.
+    pub fn restore(&self, rows: Vec<RecoveredRow>, next_row: RowSeq) {
+        let mut state = self.state.lock();
+        state.next_row = next_row;
+        state.queue.restore(rows.into_iter());
+        self.kept.store(true, Ordering::Release);
+        self.note_waiting(&state);
+    }
+
+    /// Has the store read what comes next, and takes in what it has read; `waker` is woken then.
+    pub fn fetch(&self, store: &dyn Store, waker: &Waker, context: Context<'_>) {
+        let mut state = self.state.lock();
+        let fetch = state.queue.next_fetch(self.number.owner(), &context.limits.queue, waker);
+        drop(state);
+        if let Some(fetch) = fetch {
+            store.fetch(fetch);
+        }
+    }
+
+    /// Whether the first message that waits is in memory.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
     /// Gives each message of a run to one member, or to the queue.
     pub fn deliver(&self, run: &Run<'_>, context: Context<'_>, report: &mut Report) {
         let mut state = self.state.lock();
-        for incoming in run.messages {
+        for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
             let qos = incoming.publish.qos;
             let ticket = Ticket { qos, publisher: run.publisher, topic: run.topic.as_str() };
             let single = Run { messages: std::slice::from_ref(incoming), plain: None, ..*run };
+            let keep = || run.keep(incoming).clone();
+            let row = self.new_row(&mut state, qos, &keep);
             let given = (qos == QoS::AtMostOnce || state.queue.is_empty())
-                && state.offer(self, ticket, context, report, &mut |session, terms, report| {
+                && state.offer(self, ticket, row, context, report, &mut |session, terms, report| {
                     session.deliver(&single, terms, context, report);
                 });
             if !given
                 && state.is_readable(ticket.topic)
-                && !state.enqueue(qos, || run.keep(incoming).clone(), context, report)
+                && !state.enqueue(self, qos, row, keep, context, report)
             {
                 incoming.reject();
             }
@@ -139,10 +206,12 @@ impl Group {
     pub fn deliver_kept(&self, message: &Arc<Message>, context: Context<'_>, report: &mut Report) {
         let mut state = self.state.lock();
         let qos = message.qos;
+        let keep = || message.clone();
+        let row = self.new_row(&mut state, qos, &keep);
         let given = (qos == QoS::AtMostOnce || state.queue.is_empty())
-            && state.offer_kept(self, message, context, report);
+            && state.offer_kept(self, message, row, context, report);
         if !given && state.is_readable(message.topic().as_str()) {
-            state.enqueue(qos, || message.clone(), context, report);
+            state.enqueue(self, qos, row, keep, context, report);
         }
         self.settle_waiting(&mut state, context, report);
     }
@@ -159,6 +228,9 @@ impl Group {
             return;
         };
         let mut member = handle.lock();
+        if let Some(link) = &member.session.link {
+            state.queue.take_fetched(&link.waker, |_| true, &mut |_| {});
+        }
         while can_take(&member.session, QoS::AtLeastOnce, context) {
             let Some(queued) = state.queue.pop() else { break };
             let decision = may_read(&member, queued.message.topic().as_str());
@@ -168,7 +240,12 @@ impl Group {
                 break;
             }
             let terms = granted.terms(false);
-            let terms = Terms { group: Some(self.number), qos: terms.qos.min(decision.maximum_qos), ..terms };
+            let terms = Terms {
+                group: Some(self.number),
+                group_row: queued.row,
+                qos: terms.qos.min(decision.maximum_qos),
+                ..terms
+            };
             let retain = queued.message.retain && granted.retain_as_published;
             member.session.deliver_kept(&queued.message, retain, &terms, context, report);
         }
@@ -189,10 +266,25 @@ impl Group {
         self.offer_waiting(&mut state, context, report);
     }
 
+    /// The row that a message gets, if the store keeps it.
+    fn new_row<'k>(
+        &self,
+        state: &mut GroupState,
+        qos: QoS,
+        message: &'k dyn Fn() -> Arc<Message>,
+    ) -> GroupRow<'k> {
+        if qos == QoS::AtMostOnce || !self.is_kept() {
+            return GroupRow::None;
+        }
+        let row = state.next_row;
+        state.next_row = RowSeq(row.0 + 1);
+        GroupRow::New(row, message)
+    }
+
     /// Forgets what waits: the group has no member any more.
     pub fn clear(&self) {
         let mut state = self.state.lock();
-        while state.queue.pop().is_some() {}
+        state.queue.clear();
         self.note_waiting(&state);
     }
 
@@ -216,7 +308,8 @@ impl Group {
         while let Some(queued) = state.queue.pop() {
             if queued.message.expiry(context.now) == Expiry::Expired {
                 report.dropped[DropReason::Expired as usize] += 1;
-            } else if !state.offer_kept(self, &queued.message, context, report) {
+                report.done(Some(self.number.owner()), queued.row);
+            } else if !state.offer_kept(self, &queued.message, GroupRow::Known(queued.row), context, report) {
                 state.queue.put_back(vec![queued]);
                 break;
             }
@@ -224,8 +317,22 @@ impl Group {
         self.note_waiting(state);
     }
 
+    /// The row as the store gets it: each member gets the message on terms of its own.
+    fn row_of(&self, seq: RowSeq, message: Arc<Message>) -> NewRow {
+        NewRow {
+            owner: self.number.owner(),
+            seq,
+            state: RowState::Waiting,
+            qos: message.qos,
+            retain: false,
+            identifiers: None,
+            message,
+        }
+    }
+
     fn note_waiting(&self, state: &GroupState) {
         self.waiting.store(state.queue.len(), Ordering::Release);
+        self.ready.store(state.queue.is_ready(), Ordering::Release);
     }
 }
 
@@ -239,12 +346,13 @@ impl GroupState {
         &mut self,
         group: &Group,
         message: &Arc<Message>,
+        row: GroupRow<'_>,
         context: Context<'_>,
         report: &mut Report,
     ) -> bool {
         let ticket =
             Ticket { qos: message.qos, publisher: message.publisher, topic: message.topic().as_str() };
-        self.offer(group, ticket, context, report, &mut |session, terms, report| {
+        self.offer(group, ticket, row, context, report, &mut |session, terms, report| {
             let retain = message.retain && terms.retain_as_published;
             session.deliver_kept(message, retain, terms, context, report);
         })
@@ -255,6 +363,7 @@ impl GroupState {
         &mut self,
         group: &Group,
         ticket: Ticket<'_>,
+        row: GroupRow<'_>,
         context: Context<'_>,
         report: &mut Report,
         deliver: &mut dyn FnMut(&mut Session, &Terms<'_>, &mut Report),
@@ -275,8 +384,22 @@ impl GroupState {
                 continue;
             }
             let granted = member.granted.terms(false);
-            let terms =
-                Terms { group: Some(group.number), qos: granted.qos.min(decision.maximum_qos), ..granted };
+            let group_row = match row {
+                GroupRow::None => RowSeq::default(),
+                GroupRow::Known(row) => row,
+                // Only with QoS 1 does the group keep what a member has in its hands.
+                GroupRow::New(row, message) if qos == QoS::AtLeastOnce => {
+                    report.rows.push(group.row_of(row, message()));
+                    row
+                }
+                GroupRow::New(..) => RowSeq::default(),
+            };
+            let terms = Terms {
+                group: Some(group.number),
+                group_row,
+                qos: granted.qos.min(decision.maximum_qos),
+                ..granted
+            };
             deliver(&mut state.session, &terms, report);
             member.handle.note_load(&state);
             drop(state);
@@ -314,25 +437,41 @@ impl GroupState {
     /// `false` if the publisher is to be told that there is no room.
     fn enqueue(
         &mut self,
+        group: &Group,
         qos: QoS,
-        message: impl FnOnce() -> Arc<Message>,
+        row: GroupRow<'_>,
+        message: impl Fn() -> Arc<Message>,
         context: Context<'_>,
         report: &mut Report,
     ) -> bool {
+        let is_connected = self.members.iter().any(|member| member.handle.lock().session.link.is_some());
         if qos == QoS::AtMostOnce {
-            if self.members.iter().any(|member| member.handle.lock().session.link.is_some()) {
+            if is_connected {
                 report.dropped[DropReason::OutboxFull as usize] += 1;
             }
             return true;
         }
-        let queued = Queued { message: message(), identifiers: None, qos, retain: false };
-        let (waits, dropped, accepted) = match self.queue.push(queued, &context.limits.queue, context.now) {
+        let row = match row {
+            GroupRow::New(row, _) | GroupRow::Known(row) => row,
+            GroupRow::None => RowSeq::default(),
+        };
+        let queued = Queued { message: message(), identifiers: None, row, qos, retain: false };
+        let (limits, time) = (&context.limits.queue, (context.now, context.timebase));
+        let owner = Some(group.number.owner());
+        let pushed = self.queue.push(queued, limits, is_connected, time, &mut |row| report.done(owner, row));
+        let (waits, dropped, accepted) = match pushed {
             Pushed::Queued => (true, 0, true),
             Pushed::Displaced(count) => (true, count, true),
             Pushed::Dropped => (false, 1, true),
             Pushed::Rejected => (false, 1, false),
         };
         report.queued += u64::from(waits);
+        if waits && self.queue.is_newly_filling(limits) {
+            note_filling("shared group", &group.name, self.queue.len());
+        }
+        if waits && row != RowSeq::default() {
+            report.rows.push(group.row_of(row, message()));
+        }
         report.dropped[DropReason::QueueFull as usize] += u64::from(dropped);
         accepted
     }
@@ -356,7 +495,6 @@ pub fn can_take(session: &Session, qos: QoS, context: Context<'_>) -> bool {
 pub struct GroupTable {
     by_name: HashMap<(Box<str>, Box<str>), Arc<Group>>,
     by_number: HashMap<GroupNumber, Arc<Group>>,
-    numbers: u32,
 }
 
 impl GroupTable {
@@ -370,13 +508,12 @@ impl GroupTable {
         self.by_number.get(&number)
     }
 
-    /// Adds a group that `make` builds around its number. `None` after four billion groups.
-    pub fn insert(&mut self, make: impl FnOnce(GroupNumber) -> Group) -> Option<Arc<Group>> {
-        self.numbers = self.numbers.checked_add(1)?;
-        let group = Arc::new(make(GroupNumber(std::num::NonZeroU32::new(self.numbers)?)));
+    /// Adds a group.
+    pub fn insert(&mut self, group: Group) -> Arc<Group> {
+        let group = Arc::new(group);
         self.by_name.insert((group.name.clone(), group.filter.as_str().into()), group.clone());
         self.by_number.insert(group.number, group.clone());
-        Some(group)
+        group
     }
 
     /// How many groups there are.

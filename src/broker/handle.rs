@@ -21,6 +21,7 @@ use crate::auth::acl::Permissions;
 use crate::message::{Message, Publisher, SessionNumber};
 use crate::routing::{Cursor, FilterId};
 use crate::session::{Session, Terms};
+use crate::store::RowSeq;
 use crate::topic::TopicFilter;
 
 /// See the module.
@@ -44,24 +45,22 @@ pub struct SessionState {
     pub session: Session,
     /// It has ended: nothing may be added to it.
     pub ended: bool,
-    /// The store knows it, whatever its lifetime is now.
-    pub stored: bool,
     /// The filters under which it stands in the trie, without those of groups.
     pub subscriptions: HashSet<FilterId>,
     /// The groups it is a member of.
     pub groups: Vec<Arc<Group>>,
     /// The Will of its present or last connection, not published yet.
     pub will: Option<Box<PendingWill>>,
+    /// Counts its Wills, so that the end of one is not taken for the end of the next.
+    pub will_number: u32,
     /// Retained messages still to be sent for its subscriptions.
     pub replays: BTreeMap<FilterId, Replay>,
     /// When its keep alive is to be looked at.
     pub keep_alive: Option<DeadlineKey>,
     /// When what its client proved expires.
     pub proof_ends: Option<Box<DeadlineKey>>,
-    /// When it expires, or its Will is to be published; only while it is not connected.
-    pub expiry: Option<DeadlineKey>,
-    /// See `expiry`.
-    pub will_due: Option<DeadlineKey>,
+    /// What is to happen if nobody comes back; only while it is not connected.
+    pub away: Option<Box<Away>>,
     /// Who its client is; `None`: nobody in particular.
     pub identity: Option<Arc<Identity>>,
     /// Where its client is, or was last.
@@ -69,7 +68,16 @@ pub struct SessionState {
     /// What its client may do; `None`: everything.
     pub permissions: Option<Arc<Permissions>>,
     /// How often it was taken over lately.
-    pub takeovers: Takeovers,
+    pub takeovers: Option<Box<Takeovers>>,
+}
+
+/// The deadlines of a session whose client is away.
+#[derive(Debug, Default)]
+pub struct Away {
+    /// When it expires.
+    pub expiry: Option<DeadlineKey>,
+    /// When its Will is to be published.
+    pub will: Option<DeadlineKey>,
 }
 
 /// Take-overs of one Client Identifier within a minute.
@@ -99,6 +107,15 @@ pub struct PendingWill {
     pub expiry: Option<Duration>,
     /// Will Delay Interval.
     pub delay: Duration,
+}
+
+impl PendingWill {
+    /// The message that is published now: its expiry begins.
+    pub fn into_message(self, now: Instant) -> Message {
+        let mut message = self.message;
+        message.expires_at = self.expiry.and_then(|expiry| now.checked_add(expiry));
+        message
+    }
 }
 
 /// The retained messages that a new subscription is still to get.
@@ -133,8 +150,17 @@ impl Granted {
             retain_as_published: self.retain_as_published,
             identifiers: self.identifiers.as_ref(),
             group: None,
+            group_row: RowSeq::default(),
             several,
         }
+    }
+}
+
+impl SessionState {
+    /// Takes all its deadlines.
+    pub fn take_deadlines(&mut self) -> [Option<DeadlineKey>; 4] {
+        let Away { expiry, will } = self.away.take().map_or(Away::default(), |away| *away);
+        [self.keep_alive.take(), self.proof_ends.take().map(|key| *key), expiry, will]
     }
 }
 
@@ -149,19 +175,18 @@ impl SessionHandle {
             state: Mutex::new(SessionState {
                 session,
                 ended: false,
-                stored: false,
                 subscriptions: HashSet::new(),
                 groups: Vec::new(),
                 will: None,
+                will_number: 0,
                 replays: BTreeMap::new(),
                 keep_alive: None,
                 proof_ends: None,
-                expiry: None,
-                will_due: None,
+                away: None,
                 identity: None,
                 address: None,
                 permissions: None,
-                takeovers: Takeovers::default(),
+                takeovers: None,
             }),
         }
     }

@@ -20,10 +20,12 @@ mod deadlines;
 mod disconnect;
 mod groups;
 mod handle;
+mod keep;
 mod matches;
 mod poll;
 mod publish;
 mod registry;
+mod restore;
 mod retained;
 mod subscribe;
 mod sys;
@@ -44,6 +46,7 @@ pub use disconnect::Ending;
 pub use handle::{SessionHandle, SessionState};
 pub use poll::{Polled, Progress};
 pub use publish::Routed;
+pub use restore::Restored;
 pub use retained::RetainedLimits;
 pub use subscribe::{SubscribeError, Subscribed};
 pub use sys::SysReporter;
@@ -56,7 +59,7 @@ use self::retained::Retained;
 use crate::message::{Message, SessionNumber};
 use crate::routing::{Generations, Trie};
 use crate::session::{Close, Context, GroupNumber, LinkId, QueueBudget, SessionLimits};
-use crate::store::{CommitSeq, Record, Records, Store};
+use crate::store::{Store, Timebase};
 
 /// What a broker is to be like; made from the configuration by `server`.
 #[derive(Debug, Clone)]
@@ -125,6 +128,9 @@ pub struct Broker {
     pub counters: Counters,
     /// Where it keeps what must last.
     pub store: Arc<dyn Store>,
+    /// Whether it keeps anything.
+    keeps: bool,
+    timebase: Timebase,
     registry: Registry,
     trie: RwLock<Trie<Subscriber>>,
     generations: Generations,
@@ -151,8 +157,10 @@ impl Broker {
         let threads = settings.workers.max(1) + 1;
         Arc::new(Self {
             counters: Counters::new(threads),
+            keeps: store.keeps(),
+            timebase: store.timebase(),
+            registry: Registry::new(store.secret()),
             store,
-            registry: Registry::new(),
             trie: RwLock::new(Trie::new()),
             generations: Generations::new(),
             rules: access::Rules::default(),
@@ -231,18 +239,8 @@ impl Broker {
         }
     }
 
-    /// Appends one record, if anything is kept.
-    pub fn append(&self, record: &Record<'_>) -> CommitSeq {
-        if !self.store.keeps() {
-            return CommitSeq::default();
-        }
-        let mut records = Records::default();
-        records.push(record);
-        self.store.append(&records)
-    }
-
     fn context(&self, now: Instant) -> Context<'_> {
-        Context { limits: &self.settings.session, now }
+        Context { limits: &self.settings.session, now, timebase: &self.timebase }
     }
 
     fn next_session_number(&self) -> SessionNumber {

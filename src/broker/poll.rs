@@ -4,13 +4,17 @@
 //! whole batch.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use super::groups::can_take;
+use super::handle::SessionState;
 use super::retained::room_for_replay;
-use super::{Broker, Deadline, SessionHandle};
+use super::{Broker, Counter, Deadline, SessionHandle};
 use crate::codec::QoS;
+use crate::message::Message;
 use crate::session::{Batch, LinkId, Output, Report};
+use crate::store::CommitSeq;
 
 /// Bytes that are worth a write of their own even to a client that was written to a moment ago.
 const GATHER_BELOW: usize = 16 * 1024;
@@ -50,6 +54,7 @@ impl Broker {
         link_id: LinkId,
         progress: Progress,
         report: &mut Report,
+        waker: &Waker,
         now: Instant,
     ) -> Option<Polled> {
         let context = self.context(now);
@@ -72,22 +77,25 @@ impl Broker {
             }
         }
         if !progress.take {
-            let output = Output { batch: Batch::default(), close: link.close, more: false };
+            let output = Output { batch: Batch::default(), close: link.close, more: false, wait_for: None };
             return Some(Polled { output, more: false, gathering: false });
         }
         let little = 1..GATHER_BELOW;
         if progress.may_gather && link.close.is_none() && little.contains(&link.outbox.len()) {
-            let output = Output { batch: Batch::default(), close: None, more: true };
+            let output = Output { batch: Batch::default(), close: None, more: true, wait_for: None };
             return Some(Polled { output, more: true, gathering: true });
         }
         let mut more = false;
         let waiting = state.groups.iter().any(|group| group.has_waiting());
+        let appends = state.session.is_kept() && (state.session.queued() > 0 || !state.replays.is_empty());
+        let transaction = if waiting || appends { self.reserve(report) } else { None };
         if waiting || !state.replays.is_empty() {
             let groups: Vec<_> = state.groups.iter().filter(|group| group.has_waiting()).cloned().collect();
             let replays = !state.replays.is_empty();
             drop(state);
             for group in groups {
                 group.pump(handle, context, report);
+                group.fetch(&*self.store, waker, context);
             }
             if replays {
                 more = self.replay(handle, report, now);
@@ -96,7 +104,20 @@ impl Broker {
             report.wakers.clear();
             state = handle.lock();
         }
-        let output = state.session.poll_output(link_id, context, report)?;
+        if state.session.is_kept() {
+            self.take_fetched(&mut state, waker, report);
+        }
+        // What is appended is committed later than what may go now.
+        let committed = if self.keeps() { self.store.committed() } else { CommitSeq(u64::MAX) };
+        let output = state.session.poll_output(link_id, committed, context, report);
+        self.append_gathered(transaction, report);
+        let output = output?;
+        if let Some(sequence) = output.wait_for {
+            self.store.wake_when_committed(sequence, waker);
+        }
+        for fetch in state.session.next_fetches(context, waker).into_iter().flatten() {
+            self.store.fetch(fetch);
+        }
         if let Some(reason) = report.fresh_drop.take() {
             self.note_drop(handle, reason, state.session.dropped(reason));
         }
@@ -104,11 +125,21 @@ impl Broker {
         // What waits elsewhere was looked at before the session's own queue, which may have moved since without
         // anything being sent that would be acknowledged: then nobody would come back for it.
         more |= output.more
-            || state.groups.iter().any(|group| group.has_waiting())
+            || state.groups.iter().any(|group| group.is_ready())
                 && can_take(&state.session, QoS::AtLeastOnce, context)
             || state.replays.values().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
         Some(Polled { output, more, gathering: false })
+    }
+
+    /// Takes in what the store has fetched for a session, but for what its client may not read any more.
+    fn take_fetched(&self, state: &mut SessionState, waker: &Waker, report: &mut Report) {
+        let permissions = state.permissions.clone();
+        let may_read = |message: &Message| {
+            permissions.as_ref().is_none_or(|permissions| permissions.receive(message.topic()).allowed)
+        };
+        let denied = state.session.take_fetched(waker, may_read, report);
+        self.counters.add(Counter::DroppedDenied, denied);
     }
 }

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use super::matches::Matches;
 use super::{Broker, Counter, SessionHandle};
-use crate::message::{Message, Run};
+use crate::codec::QoS;
+use crate::message::{Incoming, Message, Run, SessionNumber};
 use crate::session::{DropReason, Report};
-use crate::store::CommitSeq;
+use crate::store::{CommitSeq, Record, Transaction};
 use crate::topic::TopicName;
 
 /// What became of a run.
@@ -22,51 +23,91 @@ pub struct Routed {
     pub sequence: CommitSeq,
 }
 
+/// What is appended together with a message that the broker publishes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Along<'a> {
+    /// Nothing.
+    Nothing,
+    /// The session's Will of this number has ended, if it has no other by now.
+    EndOfWill(&'a SessionHandle, u32),
+    /// The session has ended.
+    EndOfSession(&'a SessionHandle),
+}
+
 impl Broker {
-    /// Routes a run of messages. The caller wakes `report.wakers` when its whole batch is done.
-    pub fn publish(&self, run: &Run<'_>, report: &mut Report) -> Routed {
+    /// Routes a run of messages. `transaction` is reserved already if the publisher's own session has taken note of a
+    /// QoS 2 message. The caller wakes `report.wakers` when its whole batch is done.
+    pub fn publish(&self, run: &Run<'_>, transaction: Option<Transaction>, report: &mut Report) -> Routed {
+        let mut transaction = transaction;
+        report.sequence = transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
+        let matches = self.matches(run.topic);
+        let is_failing = self.is_failing();
+        if is_failing {
+            self.refuse(run, &matches);
+        }
         let mut sequence = CommitSeq::default();
         // Retained first: who subscribes meanwhile gets the message from the tree, from the trie, or both.
-        if let Some(last) = run.messages.iter().rev().find(|incoming| incoming.publish.retain) {
+        let is_retained = |incoming: &&Incoming<'_>| {
+            // QoS 0 goes on while the store fails, but leaves nothing behind.
+            incoming.publish.retain && !is_failing
+        };
+        if let Some(last) = run.messages.iter().rev().find(is_retained) {
             sequence = self.retain(run.keep(last));
         }
-        let matches = self.matches(run.topic);
         let context = self.context(run.now);
         let several = matches.recipients.len() > 1;
-        let mut persistent = Vec::new();
         for recipient in &matches.recipients {
             let Some(granted) = recipient.granted(run.publisher) else { continue };
             let mut state = recipient.handle.lock();
             if state.ended {
                 continue;
             }
-            state.session.deliver(run, &granted.terms(several), context, report);
-            if std::mem::take(&mut report.kept) {
-                persistent.push(recipient.handle.number);
+            if state.session.is_kept() && transaction.is_none() {
+                transaction = self.reserve(report);
             }
+            state.session.deliver(run, &granted.terms(several), context, report);
             if let Some(reason) = report.fresh_drop.take() {
                 self.note_drop(&recipient.handle, reason, state.session.dropped(reason));
+            }
+            if std::mem::take(&mut report.filling) {
+                note_filling("client", &recipient.handle.client_id, state.session.queued());
             }
             recipient.handle.note_load(&state);
         }
         for group in &matches.groups {
+            if group.is_kept() && transaction.is_none() {
+                transaction = self.reserve(report);
+            }
             group.deliver(run, context, report);
         }
-        if !persistent.is_empty() {
-            sequence = sequence.max(CommitSeq::default());
+        if let Some(owner) = run.publisher_session.map(SessionNumber::owner) {
+            for incoming in run.messages.iter().filter(|incoming| !incoming.is_rejected()) {
+                let packet_id = incoming.publish.packet_id;
+                if let Some(packet_id) = packet_id.filter(|_| incoming.publish.qos == QoS::ExactlyOnce) {
+                    report.records.push(&Record::Received { owner, packet_id });
+                }
+            }
+        }
+        if transaction.is_some() || report.has_records() {
+            sequence = sequence.max(self.append_gathered(transaction, report));
         }
         Routed { matched: !matches.is_empty(), sequence }
     }
 
     /// Routes a message of which there is only the kept form, and wakes who got it.
     pub fn publish_message(&self, message: &Arc<Message>, now: Instant) {
+        self.publish_kept(message, Along::Nothing, now);
+    }
+
+    /// The same; `along` is appended with it.
+    pub(super) fn publish_kept(&self, message: &Arc<Message>, along: Along<'_>, now: Instant) -> CommitSeq {
         if message.retain {
             self.retain(message);
         }
         let matches = self.matches(message.topic());
         let context = self.context(now);
         let mut report = Report::default();
-        let mut persistent = Vec::new();
+        let transaction = self.reserve(&mut report);
         for recipient in &matches.recipients {
             let Some(granted) = recipient.granted(message.publisher) else { continue };
             let mut state = recipient.handle.lock();
@@ -75,15 +116,46 @@ impl Broker {
             }
             let retain = message.retain && granted.retain_as_published;
             state.session.deliver_kept(message, retain, &granted.terms(true), context, &mut report);
-            if std::mem::take(&mut report.kept) {
-                persistent.push(recipient.handle.number);
+            if std::mem::take(&mut report.filling) {
+                note_filling("client", &recipient.handle.client_id, state.session.queued());
             }
             recipient.handle.note_load(&state);
         }
         for group in &matches.groups {
             group.deliver_kept(message, context, &mut report);
         }
+        let sequence = match along {
+            Along::Nothing => self.append_gathered(transaction, &mut report),
+            Along::EndOfWill(handle, number) => {
+                // Under the lock: the Will of a client that is back must not be ended by this.
+                let state = handle.lock();
+                if state.session.is_kept() && state.will_number == number {
+                    report.records.push(&Record::WillEnded { owner: handle.number.owner() });
+                }
+                self.append_gathered(transaction, &mut report)
+            }
+            Along::EndOfSession(handle) => {
+                report.records.push(&Record::Ended { owner: handle.number.owner() });
+                self.append_gathered(transaction, &mut report)
+            }
+        };
         self.settle(&mut report);
+        sequence
+    }
+
+    /// Refuses the messages of a run that the store would have to keep, as it cannot now.
+    fn refuse(&self, run: &Run<'_>, matches: &Matches) {
+        let is_kept = run.publisher_session.is_some()
+            || matches.recipients.iter().any(|recipient| recipient.handle.lock().session.is_kept())
+            || matches.groups.iter().any(|group| group.is_kept());
+        for incoming in run.messages {
+            let publish = &incoming.publish;
+            if publish.qos > QoS::AtMostOnce && (is_kept || publish.retain) {
+                incoming.refuse();
+                incoming.reject();
+                self.counters.add(Counter::RefusedByStore, 1);
+            }
+        }
     }
 
     /// Adds up what a batch did, and wakes the connections it touched.
@@ -97,7 +169,10 @@ impl Broker {
             self.counters.add(Counter::of_drop(reason), dropped);
         }
         (report.sent, report.sent_bytes, report.packets_sent, report.queued) = (0, 0, 0, 0);
-        (report.kept, report.pressed, report.fresh_drop) = (false, false, None);
+        (report.pressed, report.fresh_drop) = (false, None);
+        if report.has_records() {
+            self.append_gathered(None, report);
+        }
         for waker in report.wakers.drain(..) {
             waker.wake();
         }
@@ -130,4 +205,12 @@ impl Broker {
             );
         }
     }
+}
+
+/// Says that somebody's queue is nearly full.
+pub(super) fn note_filling(kind: &str, name: &str, messages: usize) {
+    tracing::warn!(
+        "the queue of {kind} {name:?} is at four fifths of its bound with {messages} messages; when it is full, \
+         queue.overflow says what happens: has the client gone for good, or is it too slow?"
+    );
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, MutexGuard};
+use ring::hmac;
 
 use super::handle::SessionHandle;
 use crate::message::Publisher;
@@ -20,6 +21,8 @@ const SHARDS: usize = 64;
 pub struct Registry {
     shards: Box<[Mutex<HashTable<Arc<SessionHandle>>>]>,
     hasher: DefaultHashBuilder,
+    /// For what outlives the process: a publisher must be known again after a restart.
+    key: hmac::Key,
 }
 
 /// The locked shard of one Client Identifier.
@@ -32,11 +35,12 @@ pub struct Place<'a> {
 }
 
 impl Registry {
-    /// An empty one.
-    pub fn new() -> Self {
+    /// An empty one. The secret is the store's.
+    pub fn new(secret: [u8; 16]) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
         }
     }
 
@@ -46,6 +50,14 @@ impl Registry {
         // The index is below the number of shards, which is a constant above zero.
         let shard = self.shards[(hash as usize >> 7) % SHARDS].lock();
         Place { shard, client_id, hash, hasher: &self.hasher }
+    }
+
+    /// What messages of a client are known by.
+    pub fn publisher(&self, client_id: &str) -> Publisher {
+        let tag = hmac::sign(&self.key, client_id.as_bytes());
+        let first = tag.as_ref().first_chunk().copied().unwrap_or_default();
+        // Zero is the broker itself.
+        Publisher(u64::from_le_bytes(first).max(1))
     }
 
     /// Removes a session, unless another one stands under its identifier by now.
@@ -62,18 +74,7 @@ impl Registry {
     }
 }
 
-impl Default for Registry {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Place<'_> {
-    /// What messages of this client are known by.
-    pub fn publisher(&self) -> Publisher {
-        Publisher(self.hash)
-    }
-
     /// The session that stands here.
     pub fn get(&self) -> Option<&Arc<SessionHandle>> {
         self.shard.find(self.hash, |handle| *handle.client_id == *self.client_id)

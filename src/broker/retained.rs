@@ -12,11 +12,11 @@ use super::handle::{Replay, SessionState};
 use super::{Broker, Deadline, SessionHandle};
 use crate::auth::acl::Decision;
 use crate::codec::QoS;
-use crate::message::{Expiry, Message};
+use crate::message::{Expiry, Message, Publisher};
 use crate::routing::{Cursor, RetainedTree};
 use crate::session::Terms;
 use crate::session::{Report, SessionLimits};
-use crate::store::CommitSeq;
+use crate::store::{CommitSeq, Record, RetainedSlot};
 
 /// Messages taken out of the tree at a time, for one subscriber.
 const SLICE: usize = 128;
@@ -35,10 +35,31 @@ pub struct RetainedLimits {
     pub bytes: u64,
 }
 
+/// A retained message, and its place in the store.
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    slot: RetainedSlot,
+}
+
+/// Where a message is retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    /// There.
+    At(RetainedSlot),
+    /// Nowhere: it had no payload.
+    Nowhere,
+    /// Nowhere, for want of room.
+    NoRoom,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Retained {
-    tree: RetainedTree<Arc<Message>>,
+    tree: RetainedTree<Kept>,
+    /// Places in the store that are free again, and the first that never was taken.
+    free: Vec<u32>,
+    next_slot: u32,
     bytes: u64,
     limits: RetainedLimits,
     /// Messages that were not retained for want of room.
@@ -48,30 +69,67 @@ pub struct Retained {
 impl Retained {
     /// An empty tree.
     pub fn new(limits: RetainedLimits) -> Self {
-        Self { tree: RetainedTree::new(), bytes: 0, limits, refused: 0 }
+        Self { tree: RetainedTree::new(), free: Vec::new(), next_slot: 0, bytes: 0, limits, refused: 0 }
     }
 
-    /// Retains a message, or removes the topic's if the payload is empty. `false` if there is no room for it; and
-    /// the message that stood there before.
-    fn set(&mut self, message: &Arc<Message>) -> (bool, Option<Arc<Message>>) {
-        let previous = if message.payload().is_empty() {
-            self.tree.remove(message.topic())
+    /// Retains a message, or removes the topic's if the payload is empty. The place it has in the store, unless it was
+    /// removed or there is no room for it; and what stood there before.
+    fn set(&mut self, message: &Arc<Message>) -> (Placed, Option<Kept>) {
+        let (placed, previous) = if message.payload().is_empty() {
+            (Placed::Nowhere, self.tree.remove(message.topic()))
         } else {
-            let replaced = self.tree.get(message.topic()).map_or(0, |old| old.cost());
+            let known = self.tree.get(message.topic()).map(|old| (old.message.cost(), old.slot));
+            let replaced = known.map_or(0, |(cost, _)| cost);
             let is_new = replaced == 0;
             let bytes = self.bytes - replaced + message.cost();
             if bytes > self.limits.bytes || (is_new && self.tree.len() >= self.limits.messages) {
                 self.refused += 1;
                 // The older message must not stay: it would be older than one that was acknowledged.
                 let removed = self.tree.remove(message.topic());
-                self.bytes -= removed.as_ref().map_or(0, |old| old.cost());
-                return (false, removed);
+                self.forget(removed.as_ref());
+                return (Placed::NoRoom, removed);
             }
             self.bytes += message.cost();
-            self.tree.insert(message.topic(), message.clone())
+            let slot = match known {
+                Some((_, slot)) => slot,
+                None => self.take_slot(),
+            };
+            let kept = Kept { message: message.clone(), slot };
+            let previous = self.tree.insert(message.topic(), kept);
+            self.bytes -= previous.as_ref().map_or(0, |old| old.message.cost());
+            return (Placed::At(slot), previous);
         };
-        self.bytes -= previous.as_ref().map_or(0, |old| old.cost());
-        (true, previous)
+        self.forget(previous.as_ref());
+        (placed, previous)
+    }
+
+    /// Counts one that was removed no more, and frees its place.
+    fn forget(&mut self, removed: Option<&Kept>) {
+        if let Some(removed) = removed {
+            self.bytes -= removed.message.cost();
+            self.free.push(removed.slot.0);
+        }
+    }
+
+    fn take_slot(&mut self) -> RetainedSlot {
+        RetainedSlot(self.free.pop().unwrap_or_else(|| {
+            self.next_slot += 1;
+            self.next_slot - 1
+        }))
+    }
+
+    /// Puts messages where the store had them when it was opened.
+    pub(super) fn restore(&mut self, kept: Vec<(RetainedSlot, Arc<Message>)>) {
+        let mut taken: Vec<u32> = kept.iter().map(|(slot, _)| slot.0).collect();
+        taken.sort_unstable();
+        self.next_slot = taken.last().map_or(0, |last| last + 1);
+        let mut taken = taken.into_iter().peekable();
+        self.free = (0..self.next_slot).filter(|slot| taken.next_if_eq(slot).is_none()).collect();
+        for (slot, message) in kept {
+            self.bytes += message.cost();
+            let topic = message.clone();
+            self.tree.insert(topic.topic(), Kept { message, slot });
+        }
     }
 
     /// The next messages of a replay, at most `room` and about as many `bytes`, one at least; and where to go on.
@@ -82,10 +140,10 @@ impl Retained {
         bytes: u64,
         slice: &mut Vec<Arc<Message>>,
     ) -> Option<Cursor> {
-        let scan = |limit: usize, visit: &mut dyn FnMut(&Arc<Message>)| {
+        let scan = |limit: usize, visit: &mut dyn FnMut(&Kept)| {
             self.tree.scan(&replay.filter, replay.cursor.as_ref(), limit, SLICE_STEPS, visit)
         };
-        let cursor = scan(room.min(SLICE), &mut |message| slice.push(message.clone()));
+        let cursor = scan(room.min(SLICE), &mut |kept| slice.push(kept.message.clone()));
         let mut taken = 0;
         let fit = slice.iter().take_while(|message| {
             let is_within = taken < bytes;
@@ -110,34 +168,56 @@ impl Broker {
             return CommitSeq::default();
         }
         let mut retained = self.retained.lock();
-        let (room, previous) = retained.set(message);
+        let (placed, previous) = retained.set(message);
         let refused = retained.refused;
+        // Under the lock: who retains something for the topic later is appended later.
+        // What the broker says of itself is said anew after a restart.
+        let is_own = message.publisher == Publisher::BROKER;
+        let sequence = self.append(|records| match (placed, &previous) {
+            _ if is_own => {}
+            (Placed::At(slot), _) => {
+                records.push(&Record::Kept { slot, message: self.retained_image(message) });
+            }
+            (Placed::Nowhere | Placed::NoRoom, Some(previous)) => {
+                records.push(&Record::Forgotten { slot: previous.slot });
+            }
+            (Placed::Nowhere | Placed::NoRoom, None) => {}
+        });
         drop(retained);
-        self.remove_deadline(previous.as_ref().and_then(expiry_key));
-        if !room && refused.is_power_of_two() {
+        self.remove_deadline(previous.as_ref().and_then(|kept| expiry_key(&kept.message)));
+        if placed == Placed::NoRoom && refused.is_power_of_two() {
             tracing::warn!(
                 refused,
                 topic = message.topic().as_str(),
                 "a message was not retained, there is no room: raise retained.max_messages or retained.max_bytes"
             );
         }
-        if let Some(key) = expiry_key(message).filter(|_| room && !message.payload().is_empty()) {
+        if matches!(placed, Placed::At(_)) {
+            self.watch_expiry(message);
+        }
+        sequence
+    }
+
+    /// Has a retained message removed when its time has come.
+    pub(super) fn watch_expiry(&self, message: &Arc<Message>) {
+        if let Some(key) = expiry_key(message) {
             let deadline = Deadline::RetainedExpiry(Arc::downgrade(message));
             if self.deadlines.lock().insert_numbered(key, deadline) {
                 self.nearer.notify_one();
             }
         }
-        CommitSeq::default()
     }
 
     /// Removes a message whose time has come, unless another one stands in its place.
     pub(super) fn expire_retained(&self, message: &Weak<Message>) {
         let Some(message) = message.upgrade() else { return };
         let mut retained = self.retained.lock();
-        if retained.tree.get(message.topic()).is_some_and(|found| Arc::ptr_eq(found, &message)) {
-            retained.tree.remove(message.topic());
-            retained.bytes -= message.cost();
-            drop(retained);
+        if retained.tree.get(message.topic()).is_some_and(|found| Arc::ptr_eq(&found.message, &message)) {
+            let removed = retained.tree.remove(message.topic());
+            retained.forget(removed.as_ref());
+            if let Some(Kept { slot, .. }) = removed {
+                self.append(|records| records.push(&Record::Forgotten { slot }));
+            }
         }
     }
 

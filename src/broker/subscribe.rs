@@ -9,14 +9,14 @@ use std::time::Instant;
 use hashbrown::HashSet;
 use thiserror::Error;
 
-use super::groups::Group;
+use super::groups::{Group, GroupTable};
 use super::handle::{Granted, Replay, SessionHandle, SessionState};
 use super::matches::{Subscriber, SubscriberKey};
 use super::{Broker, Counter, Denial};
-use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest};
+use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions};
 use crate::routing::{FilterId, Trie};
-use crate::session::Report;
-use crate::store::{CommitSeq, Owner, Record};
+use crate::session::{GroupNumber, Report};
+use crate::store::{CommitSeq, Record};
 use crate::topic::{Target, TopicFilter};
 
 /// Why a whole SUBSCRIBE is refused.
@@ -67,16 +67,21 @@ impl Broker {
                     }
                     options.qos = options.qos.min(decision.maximum_qos);
                 }
-                let reason = match target {
-                    Err(_) => ReasonCode::TopicFilterInvalid,
-                    Ok(Target::Own(filter)) => self.subscribe_own(handle, filter, options, identifier),
-                    Ok(Target::Shared { group, filter }) => {
-                        self.subscribe_shared(handle, group, filter, options, identifier)
+                let (reason, appended) = match target {
+                    Err(_) => return ReasonCode::TopicFilterInvalid,
+                    Ok(Target::Own(filter)) => {
+                        self.subscribe_own(handle, filter, options, identifier, Some(request.filter))
                     }
+                    Ok(Target::Shared { group, filter }) => self.subscribe_shared(
+                        handle,
+                        group,
+                        filter,
+                        options,
+                        identifier,
+                        Some(request.filter),
+                    ),
                 };
-                if !reason.is_error() {
-                    sequence = sequence.max(self.store_subscription(handle, request, options, identifier));
-                }
+                sequence = sequence.max(appended);
                 reason
             })
             .collect();
@@ -92,16 +97,13 @@ impl Broker {
             .map(|text| {
                 let found = match Target::parse(text) {
                     Err(_) => return ReasonCode::TopicFilterInvalid,
-                    Ok(Target::Own(filter)) => self.unsubscribe_own(handle, &filter),
-                    Ok(Target::Shared { group, filter }) => self.unsubscribe_shared(handle, &group, &filter),
+                    Ok(Target::Own(filter)) => self.unsubscribe_own(handle, &filter, text),
+                    Ok(Target::Shared { group, filter }) => {
+                        self.unsubscribe_shared(handle, &group, &filter, text)
+                    }
                 };
-                if !found {
-                    return ReasonCode::NoSubscriptionExisted;
-                }
-                if handle.lock().session.is_persistent() {
-                    let record = Record::Unsubscribed { owner: Owner(handle.number.0), filter: text };
-                    sequence = sequence.max(self.append(&record));
-                }
+                let Some(appended) = found else { return ReasonCode::NoSubscriptionExisted };
+                sequence = sequence.max(appended);
                 ReasonCode::Success
             })
             .collect();
@@ -139,19 +141,22 @@ impl Broker {
         }
     }
 
-    fn subscribe_own(
+    /// `text` is the filter as it was sent; none if the store has the subscription already.
+    pub(super) fn subscribe_own(
         &self,
         handle: &Arc<SessionHandle>,
         filter: TopicFilter,
         options: SubscriptionOptions,
         identifier: u32,
-    ) -> ReasonCode {
+        text: Option<&str>,
+    ) -> (ReasonCode, CommitSeq) {
         let mut trie = self.trie.write();
         let mut state = handle.lock();
         let is_renewal = trie.find(&filter).is_some_and(|id| state.subscriptions.contains(&id));
         if !self.may_subscribe(&state, is_renewal) {
-            return ReasonCode::QuotaExceeded;
+            return (ReasonCode::QuotaExceeded, CommitSeq::default());
         }
+        let sequence = self.append_subscription(handle, &state, text, options, identifier);
         let entry = Subscriber::Session { handle: handle.clone(), options, identifier };
         let (id, replaced) = trie.insert(&filter, entry);
         self.generations.changed(&filter);
@@ -171,35 +176,33 @@ impl Broker {
             let replay = Replay { filter, cursor: None, granted, no_local: options.no_local };
             state.replays.insert(id, replay);
         }
-        granted_reason(options.qos)
+        (granted_reason(options.qos), sequence)
     }
 
-    fn subscribe_shared(
+    /// `text` is the filter as it was sent; none if the store has the subscription already.
+    pub(super) fn subscribe_shared(
         &self,
         handle: &Arc<SessionHandle>,
         name: Box<str>,
         filter: TopicFilter,
         options: SubscriptionOptions,
         identifier: u32,
-    ) -> ReasonCode {
+        text: Option<&str>,
+    ) -> (ReasonCode, CommitSeq) {
         let mut table = self.groups.write();
         let group = match table.find(&name, &filter) {
             Some(group) => group.clone(),
-            None => {
-                let (strategy, budget) = (self.settings.shared_strategy, self.budget.clone());
-                let made = table.insert(|number| Group::new(number, name, filter, strategy, budget));
-                let Some(group) = made else { return ReasonCode::QuotaExceeded };
-                let mut trie = self.trie.write();
-                trie.insert(&group.filter, Subscriber::Group(group.clone()));
-                self.generations.changed(&group.filter);
-                group
-            }
+            None => match GroupNumber::new(self.next_session_number()) {
+                Some(number) => self.add_group(&mut table, number, name, filter),
+                None => return (ReasonCode::QuotaExceeded, CommitSeq::default()),
+            },
         };
         let granted = Granted {
             qos: options.qos,
             retain_as_published: options.retain_as_published,
             identifiers: (identifier != 0).then(|| [identifier].into()),
         };
+        let mut sequence = CommitSeq::default();
         let reason = {
             let mut state = handle.lock();
             let is_renewal = state.groups.iter().any(|known| Arc::ptr_eq(known, &group));
@@ -207,6 +210,10 @@ impl Broker {
                 if !is_renewal {
                     state.groups.push(group.clone());
                 }
+                if state.session.is_kept() && group.keep() {
+                    self.append(|records| Self::write_group(&group, records));
+                }
+                sequence = self.append_subscription(handle, &state, text, options, identifier);
                 handle.note_load(&state);
                 granted_reason(options.qos)
             } else {
@@ -220,34 +227,59 @@ impl Broker {
         } else {
             group.join(handle, granted);
         }
-        reason
+        (reason, sequence)
     }
 
-    fn unsubscribe_own(&self, handle: &SessionHandle, filter: &TopicFilter) -> bool {
+    /// Adds a group without members; the table is that of the groups, locked.
+    pub(super) fn add_group(
+        &self,
+        table: &mut GroupTable,
+        number: GroupNumber,
+        name: Box<str>,
+        filter: TopicFilter,
+    ) -> Arc<Group> {
+        let (strategy, budget) = (self.settings.shared_strategy, self.budget.clone());
+        let group = table.insert(Group::new(number, name, filter, strategy, budget));
         let mut trie = self.trie.write();
-        let Some(id) = trie.find(filter) else { return false };
+        trie.insert(&group.filter, Subscriber::Group(group.clone()));
+        self.generations.changed(&group.filter);
+        group
+    }
+
+    /// What to wait for, if there was such a subscription; `text` is the filter as it was sent.
+    fn unsubscribe_own(&self, handle: &SessionHandle, filter: &TopicFilter, text: &str) -> Option<CommitSeq> {
+        let mut trie = self.trie.write();
+        let id = trie.find(filter)?;
         let mut state = handle.lock();
         if !state.subscriptions.remove(&id) {
-            return false;
+            return None;
         }
         state.replays.remove(&id);
+        let sequence = self.append_end_of_subscription(handle, &state, text);
         drop(state);
         self.remove_from_trie(&mut trie, id, SubscriberKey::Session(handle.number));
-        true
+        Some(sequence)
     }
 
-    fn unsubscribe_shared(&self, handle: &Arc<SessionHandle>, name: &str, filter: &TopicFilter) -> bool {
-        let group = self.groups.read().find(name, filter).cloned();
-        let Some(group) = group else { return false };
+    /// The same for a membership.
+    fn unsubscribe_shared(
+        &self,
+        handle: &Arc<SessionHandle>,
+        name: &str,
+        filter: &TopicFilter,
+        text: &str,
+    ) -> Option<CommitSeq> {
+        let group = self.groups.read().find(name, filter).cloned()?;
         let mut state = handle.lock();
         let before = state.groups.len();
         state.groups.retain(|known| !Arc::ptr_eq(known, &group));
-        let was_member = state.groups.len() < before;
-        drop(state);
-        if was_member {
-            self.leave_group(handle, &group);
+        if state.groups.len() == before {
+            return None;
         }
-        was_member
+        let sequence = self.append_end_of_subscription(handle, &state, text);
+        drop(state);
+        self.leave_group(handle, &group);
+        Some(sequence)
     }
 
     fn leave_group(&self, handle: &SessionHandle, group: &Arc<Group>) {
@@ -257,17 +289,22 @@ impl Broker {
         } else {
             // What waits may have waited for this one.
             let mut report = Report::default();
+            let transaction = self.reserve(&mut report);
             group.take_back(Vec::new(), self.context(Instant::now()), &mut report);
+            self.append_gathered(transaction, &mut report);
             drop(table);
             self.settle(&mut report);
         }
     }
 
     /// Removes a group that has no member: what it held is gone with it.
-    fn remove_group(&self, table: &mut super::groups::GroupTable, group: &Group) {
+    pub(super) fn remove_group(&self, table: &mut GroupTable, group: &Group) {
         table.remove(group);
         // Match caches may hold the group for a while; what waited must not be counted meanwhile.
         group.clear();
+        if group.is_kept() {
+            self.append(|records| records.push(&Record::Ended { owner: group.number.owner() }));
+        }
         let mut trie = self.trie.write();
         if let Some(id) = trie.find(&group.filter) {
             self.remove_from_trie(&mut trie, id, SubscriberKey::Group(group.number));
@@ -289,22 +326,30 @@ impl Broker {
         !state.ended && (is_renewal || has_room)
     }
 
-    fn store_subscription(
+    fn append_subscription(
         &self,
         handle: &SessionHandle,
-        request: &SubscriptionRequest<'_>,
+        state: &SessionState,
+        filter: Option<&str>,
         options: SubscriptionOptions,
         identifier: u32,
     ) -> CommitSeq {
-        if !handle.lock().session.is_persistent() {
+        let Some(filter) = filter.filter(|_| state.session.is_kept()) else { return CommitSeq::default() };
+        let owner = handle.number.owner();
+        self.append(|records| records.push(&Record::Subscribed { owner, filter, options, identifier }))
+    }
+
+    fn append_end_of_subscription(
+        &self,
+        handle: &SessionHandle,
+        state: &SessionState,
+        filter: &str,
+    ) -> CommitSeq {
+        if !state.session.is_kept() {
             return CommitSeq::default();
         }
-        self.append(&Record::Subscribed {
-            owner: Owner(handle.number.0),
-            filter: request.filter,
-            options,
-            identifier,
-        })
+        let owner = handle.number.owner();
+        self.append(|records| records.push(&Record::Unsubscribed { owner, filter }))
     }
 }
 

@@ -1,10 +1,11 @@
-//! The command line: `fulmar run`, `check`, `passwd`, `acl` and `store`, what they take and how they end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `certs` and `store`, what they take and how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
 mod acl;
+mod certs;
 mod logging;
 mod passwd;
 mod store;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::acl::AclCommand;
+use self::certs::CertsArguments;
 use self::passwd::PasswdCommand;
 use self::store::StoreCommand;
 use crate::auth::Policy;
@@ -54,6 +56,8 @@ enum Command {
     /// Ask the rules about what clients may do
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Make certificates for trying TLS: an authority, the server's for these hosts, and a client's
+    Certs(CertsArguments),
     /// Look at the store of a broker that does not run, copy it, or move it to another version
     #[command(subcommand)]
     Store(StoreCommand),
@@ -76,6 +80,9 @@ struct RunArguments {
     /// What an acknowledged message survives: sync, os or none
     #[arg(long, value_name = "MODE", value_parser = key("store.durability"))]
     durability: Option<String>,
+    /// Set what is damaged of the store aside, start with what is sound, and say what was lost
+    #[arg(long)]
+    salvage: bool,
     /// How much is logged: error, warn, info, debug, trace, off
     #[arg(long, value_name = "LEVEL", value_parser = key("log.level"))]
     log_level: Option<String>,
@@ -88,11 +95,11 @@ struct CheckArguments {
     config: Option<PathBuf>,
 }
 
-/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration and where that came from, after
-/// logging has begun, and returns when the broker has ended.
+/// Does what the arguments ask for. `serve` runs the broker; it is called with a valid configuration, where that came from, and
+/// whether a damaged store is to be salvaged, after logging has begun, and returns when the broker has ended.
 pub fn main<S>(arguments: impl IntoIterator<Item = OsString>, serve: S) -> ExitCode
 where
-    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources, bool) -> Result<(), Box<dyn Error>>,
 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -107,6 +114,7 @@ where
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
         Some(Command::Acl(command)) => acl::acl(command),
+        Some(Command::Certs(certs_arguments)) => certs::certs(certs_arguments),
         Some(Command::Store(command)) => store::store(command),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
@@ -123,14 +131,15 @@ where
 
 fn run<S>(arguments: RunArguments, serve: S) -> Result<(), Box<dyn Error>>
 where
-    S: FnOnce(Config, Sources) -> Result<(), Box<dyn Error>>,
+    S: FnOnce(Config, Sources, bool) -> Result<(), Box<dyn Error>>,
 {
+    let salvage = arguments.salvage;
     let sources = arguments.into_sources();
     let config = load(&sources).map_err(refusal)?;
     // The server reads them again; here they are told like everything else that is wrong.
     Policy::load(&config).map_err(refusal)?;
     init_logging(&config.log).map_err(|error| format!("fulmar: {error}"))?;
-    serve(config, sources).map_err(|error| format!("fulmar: {error}").into())
+    serve(config, sources, salvage).map_err(|error| format!("fulmar: {error}").into())
 }
 
 fn check(arguments: CheckArguments) -> Result<(), Box<dyn Error>> {

@@ -259,7 +259,7 @@ impl Default for SessionSettings {
             topic_alias_maximum: 64,
             topic_alias_maximum_outgoing: 64,
             expiry_3x: Duration::from_secs(7 * 24 * 60 * 60),
-            max_expiry: None,
+            max_expiry: Some(Duration::from_secs(90 * 24 * 60 * 60)),
             max_qos: 2,
             allow_empty_client_id: true,
             shared_strategy: SharedStrategy::LeastInFlight,

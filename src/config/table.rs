@@ -240,7 +240,8 @@ static KEYS: &[Key<Config>] = &[
     ),
     Key {
         name: "session.max_expiry",
-        doc: "Longest session expiry interval granted to an MQTT 5.0 client, which is told when it asked for more.",
+        doc: "Longest session expiry interval granted to an MQTT 5.0 client, which is told when it asked for more: a \
+              session that nobody comes back to must not wait, and take room, for ever.",
         zero: Some("no cap"),
         shape: Shape::Duration {
             bounds: Duration::from_secs(1)..=LONGEST_EXPIRY,

@@ -118,6 +118,9 @@ mod tests {
         fn condition(&self) -> Condition {
             Condition::Well
         }
+        fn secret(&self) -> [u8; 16] {
+            [0; 16]
+        }
         fn timebase(&self) -> Timebase {
             Timebase::now()
         }

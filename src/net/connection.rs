@@ -276,7 +276,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         now: Instant,
     ) -> Result<Batch, Failure> {
         let report = &mut scratch.report;
-        let polled = self.shared.broker.poll(self.inbound.handle(), self.link, progress, report, now);
+        let polled =
+            self.shared.broker.poll(self.inbound.handle(), self.link, progress, report, cx.waker(), now);
         let Some(polled) = polled else {
             // Another connection has the session, and all that it had.
             return Err(self.ending.take().map_or(Failure::Close(Close::TakenOver), |ending| *ending));

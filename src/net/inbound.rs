@@ -24,8 +24,8 @@ use crate::codec::{
 };
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
-use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
-use crate::store::{CommitSeq, Owner, Record};
+use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report, Session};
+use crate::store::{CommitSeq, Transaction};
 use crate::topic::TopicName;
 
 /// See the module.
@@ -38,8 +38,8 @@ pub struct Inbound {
     maximum_packet_size: Option<u32>,
     /// QoS 2 exchanges of the client's that are not released.
     unreleased: usize,
-    /// The session outlives the connection; that does not change while it is connected.
-    persistent: bool,
+    /// The store keeps what is the session's; that does not change while it is connected.
+    kept: bool,
     /// The listener forgives more messages in flight than were granted.
     forgives_receive_maximum: bool,
     /// It was forgiven something, and the log says so.
@@ -81,6 +81,8 @@ struct Gathering<'a> {
     permit: Decision,
     /// Acknowledgements owed for it, in order, and for what.
     owed: Vec<(AckKind, PacketId, Owed)>,
+    /// Reserved, if the session has taken note of a QoS 2 message in it.
+    transaction: Option<Transaction>,
     /// Where the first frame begins in the input.
     start: usize,
     /// Where the last one ends.
@@ -96,8 +98,8 @@ struct Gathering<'a> {
 enum Owed {
     /// A message of the run, by its index.
     Message(usize),
-    /// One that was routed before.
-    Repetition,
+    /// One that was routed before; what commits that.
+    Repetition(CommitSeq),
     /// One that goes nowhere, as its client may not publish it.
     Denied,
 }
@@ -119,15 +121,15 @@ impl Inbound {
         maximum_packet_size: Option<u32>,
         forgives_receive_maximum: bool,
     ) -> Self {
-        let (unreleased, persistent) = {
+        let (unreleased, kept) = {
             let state = handle.lock();
-            (state.session.unreleased(), state.session.is_persistent())
+            (state.session.unreleased(), state.session.is_kept())
         };
         Self {
             shared,
             handle,
             unreleased,
-            persistent,
+            kept,
             version,
             maximum_packet_size,
             forgives_receive_maximum,
@@ -243,14 +245,14 @@ impl Inbound {
         }
         if let Some(packet_id) = publish.packet_id {
             let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
-            let is_new = self.note_received(kind, packet_id, run.owed.len())?;
-            let owed = match (is_new, is_allowed) {
-                (false, _) => Owed::Repetition,
-                (true, true) => Owed::Message(run.messages.len()),
-                (true, false) => Owed::Denied,
+            let received = self.note_received(kind, packet_id, run)?;
+            let owed = match (received, is_allowed) {
+                (Err(first), _) => Owed::Repetition(first),
+                (Ok(()), true) => Owed::Message(run.messages.len()),
+                (Ok(()), false) => Owed::Denied,
             };
             run.owed.push((kind, packet_id, owed));
-            if !is_new {
+            if received.is_err() {
                 // It leaves a gap between the frames.
                 run.plain = false;
                 return Ok(());
@@ -288,18 +290,22 @@ impl Inbound {
                     messages: &run.messages,
                     now: batch.now,
                     publisher: self.handle.publisher,
+                    publisher_session: self.kept.then_some(self.handle.number),
                     plain: if run.plain { input.get(run.start..run.end) } else { None },
                     longest_frame: run.longest_frame,
                     payload_bytes: run.payload_bytes,
                 },
+                run.transaction.take(),
                 batch.report,
             );
             (matched, sequence) = (routed.matched, routed.sequence);
         }
+        // One that nothing was appended under.
+        drop(run.transaction.take());
         for (kind, packet_id, owed) in run.owed.drain(..) {
             let message = match owed {
                 Owed::Message(index) => run.messages.get(index),
-                Owed::Repetition | Owed::Denied => None,
+                Owed::Repetition(_) | Owed::Denied => None,
             };
             let reason = match (message, owed) {
                 (Some(message), _) if message.is_rejected() => ReasonCode::QuotaExceeded,
@@ -307,20 +313,23 @@ impl Inbound {
                 (Some(_), _) if !matched && kind == AckKind::PubAck => ReasonCode::NoMatchingSubscribers,
                 // In 3.x an acknowledgement cannot say so.
                 (_, Owed::Denied) if self.version == ProtocolVersion::V5 => ReasonCode::NotAuthorized,
-                (_, Owed::Message(_) | Owed::Repetition | Owed::Denied) => ReasonCode::Success,
+                (_, Owed::Message(_) | Owed::Repetition(_) | Owed::Denied) => ReasonCode::Success,
             };
-            let mut wait_for = sequence;
-            if kind == AckKind::PubRec {
-                if reason.is_error() {
-                    // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
-                    let mut state = self.handle.lock();
-                    state.session.release(packet_id);
-                    self.unreleased = state.session.unreleased();
-                } else if message.is_some() && self.persistent {
-                    let record = Record::Received { owner: Owner(self.handle.number.0), packet_id };
-                    wait_for = wait_for.max(self.shared.broker.append(&record));
-                }
+            if kind == AckKind::PubRec && reason.is_error() {
+                // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
+                let mut state = self.handle.lock();
+                state.session.release(packet_id);
+                self.unreleased = state.session.unreleased();
             }
+            let is_refused = message.is_some_and(Incoming::is_refused);
+            if is_refused && self.version != ProtocolVersion::V5 {
+                // In 3.x only silence says that it was not taken.
+                continue;
+            }
+            let wait_for = match owed {
+                Owed::Message(_) | Owed::Denied => sequence,
+                Owed::Repetition(first) => sequence.max(first),
+            };
             self.acknowledge(kind, packet_id, reason, wait_for, batch);
         }
         run.messages.clear();
@@ -397,16 +406,28 @@ impl Inbound {
         Ok(topic.as_str().to_owned())
     }
 
-    /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7]; whether it is to be routed.
-    fn note_received(&mut self, kind: AckKind, packet_id: PacketId, owed: usize) -> Result<bool, Failure> {
+    /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7].
+    /// With QoS 2, one that was received before is not: then, what commits the first.
+    fn note_received(
+        &mut self,
+        kind: AckKind,
+        packet_id: PacketId,
+        run: &mut Gathering<'_>,
+    ) -> Result<Result<(), CommitSeq>, Failure> {
+        let owed = run.owed.len();
         let most = self.shared.broker.settings.receive_maximum;
         // QoS 2 messages whose PUBREC is held are among the unreleased ones.
         let held = self.acks.held_pubacks();
-        let mut is_new = true;
+        let mut received = Ok(());
         let mut in_flight = self.unreleased + held;
         if kind == AckKind::PubRec {
+            // Reserved before the session knows of it: whoever finds it there knows what commits it.
+            if self.kept && run.transaction.is_none() {
+                run.transaction = Some(Transaction::begin(&self.shared.broker.store));
+            }
+            let sequence = run.transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
             let mut state = self.handle.lock();
-            is_new = state.session.receive(packet_id);
+            received = state.session.receive(packet_id, sequence);
             self.unreleased = state.session.unreleased();
             in_flight = self.unreleased + held;
         } else {
@@ -424,7 +445,7 @@ impl Inbound {
                 );
             }
         }
-        Ok(is_new)
+        Ok(received)
     }
 
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
@@ -489,34 +510,39 @@ impl Inbound {
         tally: &mut Tally,
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
-        let mut state = self.handle.lock();
-        let limit = self.shared.broker.settings.max_packet_size as usize;
+        let (shared, handle) = (self.shared.clone(), self.handle.clone());
+        let mut state = handle.lock();
+        // Appended under the lock, so that the store hears of what happens to the session in its order.
+        let transaction = if self.kept { shared.broker.reserve(batch.report) } else { None };
         let mut position = 0;
-        while let Some(rest) = input.get(position..)
+        let result = self.acknowledged(input, &mut position, &mut state.session, tally, batch);
+        shared.broker.append_gathered(transaction, batch.report);
+        self.unreleased = state.session.unreleased();
+        result.map(|()| position)
+    }
+
+    fn acknowledged(
+        &mut self,
+        input: &[u8],
+        position: &mut usize,
+        session: &mut Session,
+        tally: &mut Tally,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), Failure> {
+        let limit = self.shared.broker.settings.max_packet_size as usize;
+        while let Some(rest) = input.get(*position..)
             && let Some(header) = read_header(rest)?
             && let Some(kind) = acknowledgement_kind(header.first_byte)
             && header.frame_length() <= rest.len().min(limit)
         {
             let body = rest.get(header.header_length..header.frame_length()).unwrap_or_default();
             let packet = decode_acknowledgement(self.version, kind, header.first_byte, body)?;
-            position += header.frame_length();
+            *position += header.frame_length();
             tally.packets += 1;
-            match state.session.handle_acknowledgement(kind, packet.packet_id, packet.reason) {
+            match session.handle_acknowledgement(kind, packet.packet_id, packet.reason, batch.report) {
                 Acknowledged::Answer(answer, packet_id, reason) => {
-                    let mut sequence = CommitSeq::default();
-                    if answer == AckKind::PubComp && self.persistent && reason == ReasonCode::Success {
-                        let record = Record::Completed { owner: Owner(self.handle.number.0), packet_id };
-                        sequence = self.shared.broker.append(&record);
-                    }
-                    batch.report.packets_sent += 1;
-                    self.acks.push(
-                        sequence,
-                        &*self.shared.broker.store,
-                        &mut batch.report.buffers,
-                        |bytes| {
-                            encode_acknowledgement(bytes, self.version, answer, packet_id, reason);
-                        },
-                    );
+                    // Also of what is not known any more: the end of it may not be committed yet.
+                    self.acknowledge(answer, packet_id, reason, batch.report.sequence, batch);
                 }
                 // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
                 Acknowledged::Done | Acknowledged::Unknown => {}
@@ -528,8 +554,7 @@ impl Inbound {
                 }
             }
         }
-        self.unreleased = state.session.unreleased();
-        Ok(position)
+        Ok(())
     }
 
     fn subscribe(&mut self, packet: &Subscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ mod notify;
 mod reload;
 mod settings;
 mod signals;
+mod storage;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,12 +20,14 @@ use tokio::task::JoinHandle;
 
 use self::notify::{State, notify};
 use self::signals::Signals;
+pub use self::storage::Storage;
 use crate::auth::{Auth, Policy};
-use crate::broker::{Broker, SysReporter};
-use crate::config::{Config, Durability, ListenerKind, Problems, Sources};
+use crate::broker::{Broker, Restored, SysReporter};
+use crate::config::{Config, ListenerKind, Problems, Sources};
 use crate::net::{self, Inherited, ListenError, Listening, Shared, TlsError, Transport};
 use crate::session::Close;
-use crate::store::{MemoryStore, Store};
+use crate::store::Store;
+use crate::store::disk::{DiskStore, OpenError};
 
 /// Why a broker does not start.
 #[derive(Debug, Error)]
@@ -47,6 +50,9 @@ pub enum StartError {
         /// What is wrong.
         error: TlsError,
     },
+    /// The store cannot be opened.
+    #[error("{0}")]
+    Store(OpenError),
     /// A file that says who may enter is wrong.
     #[error("{0}")]
     Auth(Problems),
@@ -63,6 +69,8 @@ pub struct Running {
     listening: Vec<Listening>,
     tasks: Vec<JoinHandle<()>>,
     shutdown_timeout: Duration,
+    /// To be closed at the end.
+    disk: Option<Arc<DiskStore>>,
     /// As it is in force.
     config: Config,
 }
@@ -82,11 +90,12 @@ pub fn check(config: &Config) -> Vec<StartError> {
 }
 
 /// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT. `sources` is
-/// where the configuration came from: at SIGHUP it is read again.
+/// where the configuration came from: at SIGHUP it is read again. With `salvage`, what is damaged of the store is set
+/// aside.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
+pub fn run(config: Config, sources: Sources, salvage: bool) -> Result<(), StartError> {
     let workers = settings::workers(&config);
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -98,7 +107,8 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
         // The listening loop itself runs on a worker, not on this thread.
         let signals = Signals::new().map_err(StartError::Runtime)?;
         let mut inherited = Inherited::from_environment();
-        let mut running = start_inheriting(config, Arc::new(MemoryStore::default()), &mut inherited).await?;
+        let storage = Storage::open(&config, salvage).map_err(StartError::Store)?;
+        let mut running = start_inheriting(config, storage, &mut inherited).await?;
         for address in inherited.left() {
             tracing::warn!(
                 address,
@@ -120,28 +130,34 @@ pub fn run(config: Config, sources: Sources) -> Result<(), StartError> {
 /// # Errors
 /// When an address cannot be listened on.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    start_with_store(config, Arc::new(MemoryStore::default())).await
+    let storage = Storage::open(&config, false).map_err(StartError::Store)?;
+    start_inheriting(config, storage, &mut Inherited::default()).await
 }
 
-/// As [`start`], with a store of the caller's.
+/// As [`start`], with a store of the caller's, which holds nothing yet.
 ///
 /// # Errors
 /// When an address cannot be listened on.
 pub async fn start_with_store(config: Config, store: Arc<dyn Store>) -> Result<Running, StartError> {
-    start_inheriting(config, store, &mut Inherited::default()).await
+    start_inheriting(config, Storage::of(store), &mut Inherited::default()).await
 }
 
 /// As [`start_with_store`]; listeners whose address is among those inherited take that socket.
 async fn start_inheriting(
     config: Config,
-    store: Arc<dyn Store>,
+    storage: Storage,
     inherited: &mut Inherited,
 ) -> Result<Running, StartError> {
     let now = Instant::now();
+    let Storage { store, recovered, disk } = storage;
     let broker = Broker::new(settings::broker(&config), store, now);
     let auth = Auth::new(Policy::load(&config).map_err(StartError::Auth)?);
     if let Some(acl) = auth.acl() {
         broker.set_rules(Some(acl));
+    }
+    if broker.keeps() {
+        let Restored { sessions, subscriptions, messages, retained } = broker.restore(recovered, now);
+        tracing::info!(sessions, subscriptions, messages, retained, "the store is open");
     }
     let shared = Shared::new(
         broker.clone(),
@@ -168,13 +184,13 @@ async fn start_inheriting(
         tracing::info!(%address, name = %listener.name, "listening for MQTT over {over}");
         listening.push(bound);
     }
-    say_where_state_is(&config);
+    storage::announce(&config);
     let mut tasks = vec![tokio::spawn(keep_time(broker.clone()))];
     if !config.sys.interval.is_zero() {
         tasks.push(tokio::spawn(publish_sys(broker.clone(), config.sys.interval)));
     }
     let shutdown_timeout = config.server.shutdown_timeout;
-    Ok(Running { broker, shared, listening, tasks, shutdown_timeout, config })
+    Ok(Running { broker, shared, listening, tasks, shutdown_timeout, disk, config })
 }
 
 impl Running {
@@ -221,6 +237,13 @@ impl Running {
         for task in &self.tasks {
             task.abort();
         }
+        if let Some(disk) = self.disk {
+            // What the end of the connections has led to is kept, too.
+            let closed = tokio::task::spawn_blocking(move || disk.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(%error, "the store was not closed cleanly; it loses nothing by that");
+            }
+        }
     }
 }
 
@@ -263,17 +286,6 @@ async fn publish_sys(broker: Arc<Broker>, interval: Duration) {
     loop {
         ticks.tick().await;
         reporter.publish(&broker, Instant::now());
-    }
-}
-
-fn say_where_state_is(config: &Config) {
-    if config.store.durability == Durability::None {
-        tracing::info!("state is kept in memory and ends with the process (durability = \"none\")");
-    } else {
-        tracing::warn!(
-            "this version keeps state in memory only: sessions, queues and retained messages end with the process, \
-             whatever [store] says"
-        );
     }
 }
 

@@ -24,6 +24,7 @@ pub fn broker(config: &Config) -> Settings {
                 messages: queue.messages as usize,
                 bytes: queue.bytes,
                 overflow: queue.overflow,
+                in_memory: queue.memory_messages as usize,
             },
             outbox_soft: limits.outbox_soft,
             outbox_hard: limits.outbox_hard,

@@ -4,15 +4,16 @@
 //! one lock for a whole run of messages, and for a plain run a single copy of the publisher's bytes.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use super::frames::{Properties, Source, is_v5, write};
-use super::outbox::{BufferPool, REFERENCE_FROM};
+use super::outbox::REFERENCE_FROM;
 use super::queue::{Pushed, Queued};
-use super::window::GroupNumber;
+use super::report::{NewRow, Report};
+use super::window::{Content, GroupNumber};
 use super::{AckKind, Context, Phase, QoS, Session, first_phase};
-use crate::codec::{PublishHeader, ReasonCode, encode_acknowledgement};
+use crate::codec::{PacketId, PublishHeader, ReasonCode, encode_acknowledgement};
 use crate::message::{Expiry, Message, Run};
+use crate::store::{CommitSeq, RowSeq, RowState};
 
 /// Why a message was dropped for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +27,17 @@ pub enum DropReason {
     Expired = 2,
     /// Larger than the client's Maximum Packet Size [MQTT-3.1.2-25].
     TooLarge = 3,
+    /// The store has it and could not read it.
+    Unreadable = 4,
 }
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// All of them, by their number.
-    pub const ALL: [Self; Self::COUNT] = [Self::OutboxFull, Self::QueueFull, Self::Expired, Self::TooLarge];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::OutboxFull, Self::QueueFull, Self::Expired, Self::TooLarge, Self::Unreadable];
 
     /// For the log.
     pub fn text(self) -> &'static str {
@@ -42,33 +46,9 @@ impl DropReason {
             Self::QueueFull => "its queue is full",
             Self::Expired => "they have expired",
             Self::TooLarge => "they exceed its Maximum Packet Size",
+            Self::Unreadable => "the store could not read them",
         }
     }
-}
-
-/// What came of a publisher's batch, gathered over all sessions it reached.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Connections to wake once the batch is done.
-    pub wakers: Vec<Waker>,
-    /// Some outbox is beyond its soft limit: the publisher is to pause.
-    pub pressed: bool,
-    /// A session that outlives its connection took a message with QoS 1 or 2.
-    pub kept: bool,
-    /// PUBLISH packets written to outboxes.
-    pub sent: u64,
-    /// Their payloads, in bytes.
-    pub sent_bytes: u64,
-    /// Control Packets other than PUBLISH.
-    pub packets_sent: u64,
-    /// Messages put into queues.
-    pub queued: u64,
-    /// Messages dropped, by reason.
-    pub dropped: [u64; DropReason::COUNT],
-    /// What the last call dropped, to be taken by the caller, who knows for whom.
-    pub fresh_drop: Option<DropReason>,
-    /// Empty buffers for outboxes that begin to fill.
-    pub buffers: BufferPool,
 }
 
 /// On what terms a session gets a message: what its matching subscriptions granted.
@@ -82,15 +62,24 @@ pub struct Terms<'a> {
     pub identifiers: Option<&'a Arc<[u32]>>,
     /// The shared group it comes through.
     pub group: Option<GroupNumber>,
+    /// The group's row of it in the store; zero: it has none.
+    pub group_row: RowSeq,
     /// Other sessions get the same message: a large payload is better referenced than copied.
     pub several: bool,
+}
+
+impl Terms<'_> {
+    /// Notes that the group is done with its row of the message.
+    fn group_row_done(&self, report: &mut Report) {
+        report.done(self.group.map(GroupNumber::owner), self.group_row);
+    }
 }
 
 impl Session {
     /// Delivers a run of messages, each at the lower of its QoS and the granted one [MQTT-3.8.4-8].
     pub fn deliver(&mut self, run: &Run<'_>, terms: &Terms<'_>, context: Context<'_>, report: &mut Report) {
         if !self.deliver_plain(run, terms, context, report) {
-            for incoming in run.messages {
+            for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
                 let retain = incoming.publish.retain && terms.retain_as_published;
                 let qos = incoming.publish.qos.min(terms.qos);
                 self.deliver_one(Source::Live(run, incoming), qos, retain, terms, context, report);
@@ -112,17 +101,24 @@ impl Session {
         let qos = message.qos.min(terms.qos);
         if message.expiry(context.now) == Expiry::Expired {
             self.count_drop(DropReason::Expired, 1, report);
+            terms.group_row_done(report);
         } else {
             self.deliver_one(Source::Kept(message), qos, retain, terms, context, report);
         }
         self.after_delivery(context, report);
     }
 
-    /// Sends again what was in flight before this connection, then what waits, as far as the window and the
-    /// outbox have room.
-    pub(super) fn pump(&mut self, context: Context<'_>, report: &mut Report) {
+    /// Sends again what was in flight before this connection, then what the store has committed meanwhile, then what
+    /// waits, as far as the window and the outbox have room. What has to be committed before more can leave.
+    pub(super) fn pump(
+        &mut self,
+        committed: CommitSeq,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> Option<CommitSeq> {
+        let mut wait_for = None;
         if self.link.as_ref().is_some_and(|link| link.to_resend > 0) {
-            self.resend(context, report);
+            wait_for = self.resend(committed, context, report);
         }
         while self.window_is_open()
             && self.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_soft)
@@ -130,9 +126,15 @@ impl Session {
             let Some(queued) = self.queue.pop() else { break };
             if queued.message.expiry(context.now) == Expiry::Expired {
                 self.count_drop(DropReason::Expired, 1, report);
+                report.done(self.owner(), queued.row);
                 continue;
             }
             self.send_queued(queued, context, report);
+        }
+        let gate = self.send_gated(committed, context, report);
+        match (wait_for, gate) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
         }
     }
 
@@ -172,36 +174,72 @@ impl Session {
         let Some(phase) = first_phase(qos) else {
             return self.send_at_most_once(source, retain, terms, context, report);
         };
-        let persistent = self.is_persistent();
-        report.kept |= persistent;
         let link_has_room =
             self.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_hard);
+        let queued = |row| Queued {
+            message: source.kept().clone(),
+            identifiers: terms.identifiers.cloned(),
+            row,
+            qos,
+            retain,
+        };
         if link_has_room && self.has_room() {
-            let content = (persistent || terms.group.is_some()).then(|| Queued {
-                message: source.kept().clone(),
-                identifiers: terms.identifiers.cloned(),
-                qos,
-                retain,
-            });
-            self.send_in_flight(source, phase, retain, terms, content, context, report);
-        } else if persistent || self.link.is_some() {
-            let queued = Queued {
-                message: source.kept().clone(),
-                identifiers: terms.identifiers.cloned(),
-                qos,
-                retain,
-            };
-            match self.queue.push(queued, &context.limits.queue, context.now) {
-                Pushed::Queued => report.queued += 1,
-                Pushed::Displaced(count) => {
-                    report.queued += 1;
+            // With QoS 1 the row stays the group's: another member gets it if this connection breaks.
+            let is_groups = terms.group.is_some() && phase == Phase::PubAck;
+            let row = if is_groups { terms.group_row } else { self.take_row() };
+            let is_new_row = !is_groups && row != RowSeq::default();
+            let is_waited_for = self.link.as_ref().is_some_and(|link| link.gated.is_some());
+            let is_needed = self.is_persistent() || self.is_kept() || terms.group.is_some() || is_waited_for;
+            let content = if is_needed { Content::Message(queued(row)) } else { Content::Nothing };
+            let sent = self.send_in_flight(source, phase, retain, terms, content, row, context, report);
+            if let (Some(packet_id), Some(owner)) = (sent, self.owner().filter(|_| is_new_row)) {
+                report.rows.push(NewRow {
+                    message: source.kept().clone(),
+                    owner,
+                    seq: row,
+                    state: RowState::Sent(packet_id),
+                    qos,
+                    retain,
+                    identifiers: terms.identifiers.cloned(),
+                });
+            }
+            if !is_groups {
+                terms.group_row_done(report);
+            }
+        } else if self.is_persistent() || self.is_kept() || self.link.is_some() {
+            let queued = queued(self.take_row());
+            self.enqueue(source, queued, context, report);
+        }
+    }
+
+    /// Queues what cannot be sent now.
+    fn enqueue(&mut self, source: Source<'_>, queued: Queued, context: Context<'_>, report: &mut Report) {
+        let new_row = self.owner().map(|owner| NewRow {
+            message: queued.message.clone(),
+            owner,
+            seq: queued.row,
+            state: RowState::Waiting,
+            qos: queued.qos,
+            retain: queued.retain,
+            identifiers: queued.identifiers.clone(),
+        });
+        let (owner, is_connected) = (self.owner(), self.link.is_some());
+        let time = (context.now, context.timebase);
+        let limits = &context.limits.queue;
+        let pushed = self.queue.push(queued, limits, is_connected, time, &mut |row| report.done(owner, row));
+        match pushed {
+            Pushed::Queued | Pushed::Displaced(_) => {
+                report.queued += 1;
+                report.filling |= self.queue.is_newly_filling(limits);
+                report.rows.extend(new_row);
+                if let Pushed::Displaced(count) = pushed {
                     self.count_drop(DropReason::QueueFull, count, report);
                 }
-                Pushed::Dropped => self.count_drop(DropReason::QueueFull, 1, report),
-                Pushed::Rejected => {
-                    source.reject();
-                    self.count_drop(DropReason::QueueFull, 1, report);
-                }
+            }
+            Pushed::Dropped => self.count_drop(DropReason::QueueFull, 1, report),
+            Pushed::Rejected => {
+                source.reject();
+                self.count_drop(DropReason::QueueFull, 1, report);
             }
         }
     }
@@ -214,6 +252,7 @@ impl Session {
         context: Context<'_>,
         report: &mut Report,
     ) {
+        terms.group_row_done(report);
         let Some(link) = &mut self.link else { return };
         let properties = Properties::of(source, terms.identifiers, context);
         if link.pending() >= context.limits.outbox_hard {
@@ -229,6 +268,8 @@ impl Session {
         }
     }
 
+    /// Gives a message an identifier and sends it, unless it has to wait for the store; `None` if the client does not
+    /// take it.
     #[expect(clippy::too_many_arguments, reason = "one step of deliver_one and of pump, split for its name")]
     fn send_in_flight(
         &mut self,
@@ -236,23 +277,44 @@ impl Session {
         phase: Phase,
         retain: bool,
         terms: &Terms<'_>,
-        content: Option<Queued>,
+        content: Content,
+        row: RowSeq,
         context: Context<'_>,
         report: &mut Report,
-    ) {
-        let Some(link) = &mut self.link else { return };
+    ) -> Option<PacketId> {
+        let link = self.link.as_mut()?;
         let properties = Properties::of(source, terms.identifiers, context);
         if !properties.fit(link, source, true) {
-            return self.count_drop(DropReason::TooLarge, 1, report);
+            self.count_drop(DropReason::TooLarge, 1, report);
+            if terms.group.is_some() && phase == Phase::PubAck {
+                terms.group_row_done(report);
+            }
+            return None;
         }
         let qos = if phase == Phase::PubAck { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
         // The window has room, so an identifier is free.
-        let Some(packet_id) = self.window.send(phase, terms.group, content) else { return };
+        let entry = self.window.send(phase, terms.group, content)?;
+        entry.row = row;
+        let packet_id = entry.packet_id;
+        // A crash must neither send a QoS 2 message under two identifiers nor give it to two members of a group.
+        let must_wait =
+            qos == QoS::ExactlyOnce && (row != RowSeq::default() || terms.group_row != RowSeq::default());
+        if must_wait {
+            debug_assert_ne!(report.sequence, CommitSeq::default(), "a sequence was reserved");
+            entry.gate = report.sequence;
+        }
+        // What comes behind keeps its place.
+        if must_wait || link.gated.is_some() {
+            entry.sent = false;
+            link.gated.get_or_insert_default().push_back(packet_id);
+            return Some(packet_id);
+        }
         let header = PublishHeader { dup: false, qos, retain, packet_id: Some(packet_id) };
         link.outbox.begin(&mut report.buffers);
         write(link, source, header, &properties, terms.several);
         report.sent += 1;
         report.sent_bytes += source.payload().len() as u64;
+        Some(packet_id)
     }
 
     fn send_queued(&mut self, queued: Queued, context: Context<'_>, report: &mut Report) {
@@ -264,49 +326,69 @@ impl Session {
             retain_as_published: true,
             identifiers: identifiers.as_ref(),
             group: None,
+            group_row: RowSeq::default(),
             several: Arc::strong_count(&message) > 2,
         };
-        let retain = queued.retain;
-        let content = self.is_persistent().then_some(queued);
-        self.send_in_flight(Source::Kept(&message), phase, retain, &terms, content, context, report);
+        let (retain, row) = (queued.retain, queued.row);
+        let is_waited_for = self.link.as_ref().is_some_and(|link| link.gated.is_some());
+        let is_needed = self.is_persistent() || self.is_kept() || is_waited_for;
+        let content = if is_needed { Content::Message(queued) } else { Content::Nothing };
+        let source = Source::Kept(&message);
+        let sent = self.send_in_flight(source, phase, retain, &terms, content, row, context, report);
+        match (sent, self.owner().filter(|_| row != RowSeq::default())) {
+            (Some(packet_id), Some(owner)) => report.records.push_sent(owner, row, packet_id),
+            (None, owner) => report.done(owner, row),
+            (Some(_), None) => {}
+        }
     }
 
     /// Sends PUBLISH with DUP, or PUBREL, for what was in flight before this connection, under the identifiers of
-    /// then and in the order of then, no more at a time than the client's Receive Maximum.
-    fn resend(&mut self, context: Context<'_>, report: &mut Report) {
-        let Some(link) = &mut self.link else { return };
+    /// then and in the order of then, no more at a time than the client's Receive Maximum. What has to be committed
+    /// before it can go on.
+    fn resend(
+        &mut self,
+        committed: CommitSeq,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> Option<CommitSeq> {
+        let owner = self.owner();
+        let link = self.link.as_mut()?;
         link.outbox.begin(&mut report.buffers);
         let mut room =
             (usize::from(link.window) + link.to_resend).saturating_sub(usize::from(self.window.unfinished()));
         let mut too_large = Vec::new();
+        let mut wait_for = None;
         for entry in self.window.iter_mut().filter(|entry| entry.resend) {
             if room == 0 {
                 break;
             }
-            entry.resend = false;
-            link.to_resend -= 1;
-            room -= 1;
+            if entry.gate > committed {
+                wait_for = Some(entry.gate);
+                break;
+            }
             match &entry.content {
-                Some(queued) if entry.phase != Phase::PubComp => {
+                Content::Message(queued) if entry.phase != Phase::PubComp => {
                     let source = Source::Kept(&queued.message);
                     let properties = Properties::of(source, queued.identifiers.as_ref(), context);
                     if !properties.fit(link, source, true) {
-                        // It gives its slot back.
-                        room += 1;
                         too_large.push((entry.packet_id, entry.phase));
-                        continue;
+                    } else {
+                        let header = PublishHeader {
+                            dup: entry.sent,
+                            qos: queued.qos,
+                            retain: queued.retain,
+                            packet_id: Some(entry.packet_id),
+                        };
+                        write(link, source, header, &properties, false);
+                        room -= 1;
+                        report.sent += 1;
+                        report.sent_bytes += queued.message.payload().len() as u64;
                     }
-                    let header = PublishHeader {
-                        dup: true,
-                        qos: queued.qos,
-                        retain: queued.retain,
-                        packet_id: Some(entry.packet_id),
-                    };
-                    write(link, source, header, &properties, false);
-                    report.sent += 1;
-                    report.sent_bytes += queued.message.payload().len() as u64;
                 }
-                Some(_) | None => {
+                // It goes on when the store has read it.
+                Content::Stored(_) if entry.phase != Phase::PubComp => break,
+                Content::Message(_) | Content::Stored(_) | Content::Nothing => {
+                    room -= 1;
                     report.packets_sent += 1;
                     let (version, bytes) = (link.version, &mut link.outbox.bytes);
                     encode_acknowledgement(
@@ -318,23 +400,70 @@ impl Session {
                     );
                 }
             }
+            entry.resend = false;
+            entry.sent = true;
+            link.to_resend -= 1;
         }
         for (packet_id, phase) in too_large {
-            self.window.finish(packet_id, phase);
+            if let Some((owner, row)) =
+                self.window.finish(packet_id, phase, owner).and_then(|ended| ended.row)
+            {
+                report.records.push_done(owner, row);
+            }
             self.count_drop(DropReason::TooLarge, 1, report);
         }
+        wait_for
+    }
+
+    /// Sends what the store has committed meanwhile. What has to be committed before it can go on.
+    fn send_gated(
+        &mut self,
+        committed: CommitSeq,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> Option<CommitSeq> {
+        let link = self.link.as_mut()?;
+        let mut gated = link.gated.take()?;
+        while let Some(packet_id) = gated.front() {
+            let entry = self.window.get_mut(*packet_id).filter(|entry| !entry.sent);
+            if let Some(entry) = entry {
+                if entry.gate > committed {
+                    let gate = entry.gate;
+                    link.gated = Some(gated);
+                    return Some(gate);
+                }
+                entry.sent = true;
+                if let Content::Message(queued) = &entry.content {
+                    let source = Source::Kept(&queued.message);
+                    let properties = Properties::of(source, queued.identifiers.as_ref(), context);
+                    let header = PublishHeader {
+                        dup: false,
+                        qos: queued.qos,
+                        retain: queued.retain,
+                        packet_id: Some(entry.packet_id),
+                    };
+                    link.outbox.begin(&mut report.buffers);
+                    write(link, source, header, &properties, Arc::strong_count(&queued.message) > 2);
+                    report.sent += 1;
+                    report.sent_bytes += queued.message.payload().len() as u64;
+                }
+            }
+            gated.pop_front();
+        }
+        None
     }
 
     fn after_delivery(&mut self, context: Context<'_>, report: &mut Report) {
         let Some(link) = &mut self.link else { return };
         let pending = link.pending();
         report.pressed |= pending > context.limits.outbox_soft && pending < context.limits.outbox_hard;
-        if !link.outbox.is_empty() {
+        // What waits for the store is looked at by the connection, too.
+        if !link.outbox.is_empty() || link.gated.is_some() {
             report.wakers.extend(link.schedule());
         }
     }
 
-    fn count_drop(&mut self, reason: DropReason, count: u32, report: &mut Report) {
+    pub(super) fn count_drop(&mut self, reason: DropReason, count: u32, report: &mut Report) {
         self.drops[reason as usize] = self.drops[reason as usize].saturating_add(count);
         report.dropped[reason as usize] += u64::from(count);
         report.fresh_drop = Some(reason);

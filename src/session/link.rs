@@ -2,13 +2,15 @@
 //!
 //! Owner: [`super::Session`]. Made by `broker` when a CONNECT is accepted, gone when the connection is.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::aliases::OutgoingAliases;
 use super::outbox::Outbox;
-use crate::codec::ProtocolVersion;
+use crate::codec::{PacketId, ProtocolVersion};
 
 /// Names one connection among all of a broker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,17 +62,24 @@ pub struct Link {
     pub close: Option<Close>,
     /// When a packet last came in, or the connection was made.
     pub last_packet: Instant,
-    /// How long nothing may come in: one and a half times the Keep Alive.
-    pub silence_allowed: Option<Duration>,
+    /// How long nothing may come in, in milliseconds: one and a half times the Keep Alive.
+    pub silence_allowed: Option<NonZeroU32>,
     /// Since when writing has made no progress, while there is something to write.
     pub blocked_since: Option<Instant>,
     /// A deadline looks at `blocked_since`.
     pub watched: bool,
     /// In flight from before this connection and not sent again yet.
     pub to_resend: usize,
+    /// In flight and not sent yet, because the store has not committed it: in the order of sending.
+    pub gated: Option<Box<VecDeque<PacketId>>>,
 }
 
 impl Link {
+    /// How long nothing may come in.
+    pub fn silence_allowed(&self) -> Option<Duration> {
+        self.silence_allowed.map(|milliseconds| Duration::from_millis(milliseconds.get().into()))
+    }
+
     /// Bytes on their way to the client.
     pub fn pending(&self) -> usize {
         self.outbox.len() + self.unwritten

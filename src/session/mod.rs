@@ -10,7 +10,9 @@
 //! - no more than the client's Receive Maximum is in flight, and identifiers are unique [MQTT-3.3.4-9];
 //! - nothing is larger than the client's Maximum Packet Size [MQTT-3.1.2-24];
 //! - what is in flight survives the connection if the session does, and is sent again with DUP in the original
-//!   order [MQTT-4.4.0-1].
+//!   order [MQTT-4.4.0-1];
+//! - of a session that the store keeps, nothing with QoS 2 leaves before the store has committed it, because
+//!   otherwise a crash would deliver it twice; QoS 1 may, and is then sent once more.
 
 mod aliases;
 mod deliver;
@@ -18,21 +20,26 @@ mod frames;
 mod link;
 mod outbox;
 mod queue;
+mod report;
+mod stored;
 mod window;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::stored::Kept;
 pub use aliases::{IncomingAliases, OutgoingAliases};
-pub use deliver::{DropReason, Report, Terms};
+pub use deliver::{DropReason, Terms};
 pub use link::{Close, Link, LinkId};
 pub use outbox::{Batch, BufferPool, Outbox};
 pub use queue::{Pushed, Queue, QueueBudget, QueueLimits, Queued};
-pub use window::{GroupNumber, InFlight, Phase, Window};
+pub use report::{NewRow, Report};
+pub use window::{Content, Ended, GroupNumber, InFlight, Phase, Window};
 
 use crate::codec::{AckKind, PacketId, QoS, ReasonCode};
 use crate::message::Message;
+use crate::store::{CommitSeq, Owner, Record, Timebase};
 
 /// Bounds that every session of a broker has in common.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +61,8 @@ pub struct Context<'a> {
     pub limits: &'a SessionLimits,
     /// The time.
     pub now: Instant,
+    /// How it relates to what is kept.
+    pub timebase: &'a Timebase,
 }
 
 /// How long a session outlives its connection.
@@ -89,6 +98,8 @@ pub struct Output {
     pub close: Option<Close>,
     /// More waits that the window has room for, and only the outbox had not.
     pub more: bool,
+    /// Something may leave only when the store has committed this.
+    pub wait_for: Option<CommitSeq>,
 }
 
 /// See the module.
@@ -98,23 +109,26 @@ pub struct Session {
     pub link: Option<Link>,
     /// How long it outlives its connection.
     pub lifetime: Lifetime,
+    /// What there is to know if the store keeps what is the session's.
+    kept: Option<Box<Kept>>,
     window: Window,
     queue: Queue,
-    /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10].
-    received: BTreeSet<PacketId>,
+    /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10], and what commits that they were.
+    received: BTreeMap<PacketId, CommitSeq>,
     /// Messages dropped, by [`DropReason`].
     drops: [u32; DropReason::COUNT],
 }
 
 impl Session {
-    /// A new session, not connected.
-    pub fn new(lifetime: Lifetime, budget: Arc<QueueBudget>) -> Self {
+    /// A new session, not connected; with an owner, the store keeps what is its.
+    pub fn new(lifetime: Lifetime, owner: Option<Owner>, budget: Arc<QueueBudget>) -> Self {
         Self {
             link: None,
             lifetime,
+            kept: owner.map(|owner| Box::new(Kept::new(owner))),
             window: Window::default(),
             queue: Queue::new(budget),
-            received: BTreeSet::new(),
+            received: BTreeMap::new(),
             drops: [0; DropReason::COUNT],
         }
     }
@@ -134,9 +148,13 @@ impl Session {
         self.link.replace(link)
     }
 
-    /// Takes the link away if it still is this connection's.
-    pub fn detach(&mut self, id: LinkId) -> Option<Link> {
-        if self.is_attached(id) { self.link.take() } else { None }
+    /// Takes the link away if it still is this connection's. What the store keeps is left to it.
+    pub fn detach(&mut self, id: LinkId, timebase: &Timebase) -> Option<Link> {
+        if !self.is_attached(id) {
+            return None;
+        }
+        self.leave_to_store(timebase);
+        self.link.take()
     }
 
     /// Whether this connection has the session.
@@ -156,7 +174,12 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.to_resend = self.window.iter_mut().filter(|entry| entry.resend).count();
         }
-        taken.into_iter().filter_map(|entry| Some((entry.group?, entry.content?))).collect()
+        let message = |content| match content {
+            Content::Message(queued) => Some(queued),
+            // A group's messages stay in memory.
+            Content::Nothing | Content::Stored(_) => None,
+        };
+        taken.into_iter().filter_map(|entry| Some((entry.group?, message(entry.content)?))).collect()
     }
 
     /// Messages in flight to the client.
@@ -169,9 +192,11 @@ impl Session {
         self.queue.len()
     }
 
-    /// Drops the waiting messages that are not to be kept; how many those were. What is in flight stays.
-    pub fn retain_queued(&mut self, keep: impl FnMut(&Message) -> bool) -> u64 {
-        self.queue.retain(keep)
+    /// Drops the waiting messages that are not to be kept; how many those were. What is in flight stays, and what is in
+    /// the store alone is looked at when it is fetched.
+    pub fn retain_queued(&mut self, keep: impl FnMut(&Message) -> bool, report: &mut Report) -> u64 {
+        let owner = self.owner();
+        self.queue.retain(keep, &mut |row| report.done(owner, row))
     }
 
     /// Messages dropped for this session, for one reason.
@@ -190,15 +215,21 @@ impl Session {
         self.queue.is_empty() && self.window_is_open()
     }
 
-    /// Notes a PUBLISH with QoS 2. `false` if its identifier was received before and not released: it must not
-    /// be delivered again [MQTT-4.3.3-10].
-    pub fn receive(&mut self, packet_id: PacketId) -> bool {
-        self.received.insert(packet_id)
+    /// Notes a PUBLISH with QoS 2, whose reception is committed with `sequence`. If its identifier was received before
+    /// and not released, it must not be delivered again [MQTT-4.3.3-10]: then it is told what commits the first.
+    pub fn receive(&mut self, packet_id: PacketId, sequence: CommitSeq) -> Result<(), CommitSeq> {
+        match self.received.entry(packet_id) {
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(sequence);
+                Ok(())
+            }
+            std::collections::btree_map::Entry::Occupied(known) => Err(*known.get()),
+        }
     }
 
     /// Whether a QoS 2 exchange of the client's is going on under this identifier.
     pub fn is_received(&self, packet_id: PacketId) -> bool {
-        self.received.contains(&packet_id)
+        self.received.contains_key(&packet_id)
     }
 
     /// QoS 2 exchanges of the client's that are not released.
@@ -209,25 +240,34 @@ impl Session {
     /// Forgets a received identifier, because its PUBREL came or because the message was refused. Whether it
     /// was there.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        self.received.remove(&packet_id)
+        self.received.remove(&packet_id).is_some()
     }
 
-    /// Handles PUBACK, PUBREC or PUBCOMP of the client's for what we sent it [MQTT-4.3.2], [MQTT-4.3.3].
+    /// Handles PUBACK, PUBREC or PUBCOMP of the client's for what we sent it, and PUBREL for what it sent [MQTT-4.3.2],
+    /// [MQTT-4.3.3]. What the store has to know is added to the report; of a session that is kept, an answer waits for
+    /// the report's sequence.
     pub fn handle_acknowledgement(
         &mut self,
         kind: AckKind,
         packet_id: PacketId,
         reason: ReasonCode,
+        report: &mut Report,
     ) -> Acknowledged {
+        let owner = self.owner();
         match kind {
-            AckKind::PubAck => self.finish(packet_id, Phase::PubAck),
-            AckKind::PubComp => self.finish(packet_id, Phase::PubComp),
+            AckKind::PubAck => self.finish(packet_id, Phase::PubAck, report),
+            AckKind::PubComp => self.finish(packet_id, Phase::PubComp, report),
             // [MQTT-4.3.3-4]: an error in PUBREC ends the exchange.
-            AckKind::PubRec if reason.is_error() => self.finish(packet_id, Phase::PubRec),
+            AckKind::PubRec if reason.is_error() => self.finish(packet_id, Phase::PubRec, report),
             AckKind::PubRec => match self.window.get_mut(packet_id) {
                 Some(entry) if entry.phase != Phase::PubAck => {
+                    if let Some(owner) = entry.row_owner(owner).filter(|_| entry.phase == Phase::PubRec) {
+                        report.records.push(&Record::Released { owner, seq: entry.row });
+                        // Also when it is sent again.
+                        entry.gate = report.sequence;
+                    }
                     entry.phase = Phase::PubComp;
-                    entry.content = None;
+                    entry.content = Content::Nothing;
                     let resent = std::mem::take(&mut entry.resend);
                     self.note_resent(resent);
                     Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::Success)
@@ -239,6 +279,9 @@ impl Session {
             },
             AckKind::PubRel => {
                 let found = self.release(packet_id);
+                if let Some(owner) = owner.filter(|_| found) {
+                    report.records.push(&Record::Completed { owner, packet_id });
+                }
                 let reason = if found { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
                 Acknowledged::Answer(AckKind::PubComp, packet_id, reason)
             }
@@ -246,23 +289,32 @@ impl Session {
     }
 
     /// Moves what waits into the window as far as it is open, and takes what is to be written. `None` if the
-    /// session is not this connection's any more.
-    pub fn poll_output(&mut self, id: LinkId, context: Context<'_>, report: &mut Report) -> Option<Output> {
+    /// session is not this connection's any more. `committed` is how far the store is.
+    pub fn poll_output(
+        &mut self,
+        id: LinkId,
+        committed: CommitSeq,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> Option<Output> {
         if !self.is_attached(id) {
             return None;
         }
-        self.pump(context, report);
-        let more = !self.queue.is_empty() && self.window_is_open();
+        let wait_for = self.pump(committed, context, report);
+        let more = self.queue.is_ready() && self.window_is_open();
         let link = self.link.as_mut()?;
         link.scheduled = false;
         let batch = if link.outbox.is_empty() { Batch::default() } else { link.outbox.take() };
-        Some(Output { batch, close: link.close, more })
+        Some(Output { batch, close: link.close, more, wait_for })
     }
 
-    fn finish(&mut self, packet_id: PacketId, phase: Phase) -> Acknowledged {
-        match self.window.finish(packet_id, phase) {
-            Some(was_pending) => {
+    fn finish(&mut self, packet_id: PacketId, phase: Phase, report: &mut Report) -> Acknowledged {
+        match self.window.finish(packet_id, phase, self.owner()) {
+            Some(Ended { was_pending, row }) => {
                 self.note_resent(was_pending);
+                if let Some((owner, row)) = row {
+                    report.records.push_done(owner, row);
+                }
                 Acknowledged::Done
             }
             None if self.window.get_mut(packet_id).is_some() => Acknowledged::Contradiction,

@@ -8,10 +8,12 @@
 //! identifier's entry is found by subtraction. An acknowledgement out of order leaves a finished entry behind,
 //! removed as soon as those before it are finished, or when half of the entries are such.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::queue::Queued;
-use crate::codec::PacketId;
+use crate::codec::{PacketId, QoS};
+use crate::message::SessionNumber;
+use crate::store::{CommitSeq, Owner, RowSeq};
 
 /// What an entry waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,30 @@ pub enum Phase {
 
 /// Names a shared group among the broker's; `None` in an entry that came through no group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GroupNumber(pub std::num::NonZeroU32);
+pub struct GroupNumber(pub std::num::NonZeroU64);
+
+impl GroupNumber {
+    /// Of a number that no session has.
+    pub fn new(number: SessionNumber) -> Option<Self> {
+        std::num::NonZeroU64::new(number.0).map(Self)
+    }
+
+    /// The owner of the group's rows in the store.
+    pub fn owner(self) -> Owner {
+        Owner(self.0.get())
+    }
+}
+
+/// What is to be sent again.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing: the session ends with the connection, or PUBREC has come.
+    Nothing,
+    /// This message.
+    Message(Queued),
+    /// The message of the entry's row, which is in the store.
+    Stored(QoS),
+}
 
 /// One PUBLISH in flight.
 #[derive(Debug)]
@@ -41,8 +66,51 @@ pub struct InFlight {
     pub group: Option<GroupNumber>,
     /// It is from before this connection and has not been sent on it yet.
     pub resend: bool,
-    /// What to send again; `None` if the session ends with the connection, and after PUBREC.
-    pub content: Option<Queued>,
+    /// It was sent, on this connection or an earlier one.
+    pub sent: bool,
+    /// Its row in the store, the group's or else the session's; zero: none.
+    pub row: RowSeq,
+    /// What must be committed before it may be sent.
+    pub gate: CommitSeq,
+    /// What to send again.
+    pub content: Content,
+}
+
+impl InFlight {
+    /// A PUBLISH that is about to be sent.
+    pub fn new(packet_id: PacketId, phase: Phase, content: Content) -> Self {
+        Self {
+            packet_id,
+            phase,
+            group: None,
+            resend: false,
+            sent: true,
+            row: RowSeq::default(),
+            gate: CommitSeq::default(),
+            content,
+        }
+    }
+
+    /// Whose its row is, if it has one: with QoS 1 the group's, which gives the message to another member when the
+    /// connection breaks; else the session's.
+    pub fn row_owner(&self, session: Option<Owner>) -> Option<Owner> {
+        if self.row == RowSeq::default() {
+            return None;
+        }
+        match self.group {
+            Some(group) if self.phase == Phase::PubAck => Some(group.owner()),
+            Some(_) | None => session,
+        }
+    }
+}
+
+/// An exchange that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// It was still to be sent again.
+    pub was_pending: bool,
+    /// Its row, and whose that is.
+    pub row: Option<(Owner, RowSeq)>,
 }
 
 /// See the module.
@@ -67,14 +135,30 @@ impl Window {
         self.unfinished
     }
 
+    /// Fills an empty window with what was in flight when the store was closed, in the order of sending. An identifier
+    /// that is there already is not added.
+    pub fn restore(&mut self, entries: impl Iterator<Item = InFlight>) {
+        let mut known = BTreeSet::new();
+        for entry in entries.filter(|entry| entry.phase != Phase::Finished) {
+            if !known.insert(entry.packet_id) {
+                continue;
+            }
+            self.next = entry.packet_id.get().checked_add(1).unwrap_or(1);
+            // Their identifiers may have been given out by several connections.
+            self.disordered = true;
+            self.unfinished += 1;
+            self.entries.push_back(entry);
+        }
+    }
+
     /// Takes an identifier and remembers what goes out under it. `None` if every identifier is in use, which
     /// a Receive Maximum of 65,535 permits.
     pub fn send(
         &mut self,
         phase: Phase,
         group: Option<GroupNumber>,
-        content: Option<Queued>,
-    ) -> Option<PacketId> {
+        content: Content,
+    ) -> Option<&mut InFlight> {
         let packet_id = self.free_packet_id()?;
         self.disordered = match (self.entries.front(), self.entries.back()) {
             (Some(front), Some(back)) => {
@@ -83,9 +167,9 @@ impl Window {
             }
             _ => false,
         };
-        self.entries.push_back(InFlight { packet_id, phase, group, resend: false, content });
+        self.entries.push_back(InFlight { group, ..InFlight::new(packet_id, phase, content) });
         self.unfinished += 1;
-        Some(packet_id)
+        self.entries.back_mut()
     }
 
     /// The entry of an identifier that is not finished.
@@ -94,14 +178,15 @@ impl Window {
         self.entries.get_mut(index)
     }
 
-    /// Ends the exchange of an identifier if it is in this phase, and gives the slot back; tells whether the entry
-    /// was still to be sent again.
-    pub fn finish(&mut self, packet_id: PacketId, phase: Phase) -> Option<bool> {
+    /// Ends the exchange of an identifier if it is in this phase, and gives the slot back. `session` is the owner of the
+    /// session's rows.
+    pub fn finish(&mut self, packet_id: PacketId, phase: Phase, session: Option<Owner>) -> Option<Ended> {
         let index = self.index_of(packet_id)?;
         let entry = self.entries.get_mut(index).filter(|entry| entry.phase == phase)?;
+        let row = entry.row_owner(session).map(|owner| (owner, entry.row));
+        let ended = Ended { was_pending: entry.resend, row };
         entry.phase = Phase::Finished;
-        entry.content = None;
-        let resend = entry.resend;
+        entry.content = Content::Nothing;
         self.unfinished -= 1;
         while self.entries.front().is_some_and(|entry| entry.phase == Phase::Finished) {
             self.entries.pop_front();
@@ -112,7 +197,10 @@ impl Window {
         if self.entries.is_empty() && self.entries.capacity() > 256 {
             self.entries = VecDeque::new();
         }
-        Some(resend)
+        if self.entries.is_empty() {
+            self.disordered = false;
+        }
+        Some(ended)
     }
 
     /// The unfinished entries in the order they were sent, for redelivery.
@@ -190,7 +278,7 @@ mod tests {
     use super::*;
 
     fn send(window: &mut Window) -> PacketId {
-        window.send(Phase::PubAck, None, None).unwrap()
+        window.send(Phase::PubAck, None, Content::Nothing).unwrap().packet_id
     }
 
     #[test]
@@ -200,7 +288,7 @@ mod tests {
         for _ in 0..200_000 {
             let id = send(&mut window);
             assert_ne!(id, straggler);
-            assert!(window.finish(id, Phase::PubAck).is_some());
+            assert!(window.finish(id, Phase::PubAck, None).is_some());
         }
         assert_eq!(window.unfinished(), 1);
         assert!(window.entries.len() <= 33, "finished entries pile up: {}", window.entries.len());
@@ -210,12 +298,12 @@ mod tests {
     fn identifiers_past_several_stragglers_are_unique() {
         for stragglers in [vec![1, 65_535], vec![1, 2, 65_534, 65_535], vec![1, 30_000, 65_535]] {
             let mut window = Window::default();
-            let mut in_use = std::collections::BTreeSet::new();
+            let mut in_use = BTreeSet::new();
             for number in 1..=200_000_u32 {
                 let id = send(&mut window);
                 assert!(in_use.insert(id), "{id:?} is in use, {stragglers:?}");
                 if number > 65_535 || !stragglers.contains(&number) {
-                    assert!(window.finish(id, Phase::PubAck).is_some());
+                    assert!(window.finish(id, Phase::PubAck, None).is_some());
                     in_use.remove(&id);
                 }
             }
@@ -226,8 +314,8 @@ mod tests {
     fn all_identifiers_can_be_in_flight_and_then_none_is_left() {
         let mut window = Window::default();
         let ids: Vec<_> = (0..65_535).map(|_| send(&mut window)).collect();
-        assert_eq!(window.send(Phase::PubAck, None, None), None);
-        assert!(window.finish(ids[40_000], Phase::PubAck).is_some());
+        assert!(window.send(Phase::PubAck, None, Content::Nothing).is_none());
+        assert!(window.finish(ids[40_000], Phase::PubAck, None).is_some());
         assert_eq!(send(&mut window), ids[40_000]);
     }
 
@@ -235,11 +323,11 @@ mod tests {
     fn an_acknowledgement_of_the_wrong_kind_changes_nothing() {
         let mut window = Window::default();
         let id = send(&mut window);
-        assert!(window.finish(id, Phase::PubRec).is_none());
-        assert!(window.finish(id, Phase::PubComp).is_none());
+        assert!(window.finish(id, Phase::PubRec, None).is_none());
+        assert!(window.finish(id, Phase::PubComp, None).is_none());
         assert_eq!(window.unfinished(), 1);
-        assert!(window.finish(id, Phase::PubAck).is_some());
-        assert!(window.finish(id, Phase::PubAck).is_none());
+        assert!(window.finish(id, Phase::PubAck, None).is_some());
+        assert!(window.finish(id, Phase::PubAck, None).is_none());
     }
 
     #[test]
@@ -247,7 +335,7 @@ mod tests {
         let mut window = Window::default();
         let ids: Vec<_> = (0..100).map(|_| send(&mut window)).collect();
         for id in ids.iter().skip(1).step_by(2) {
-            assert!(window.finish(*id, Phase::PubAck).is_some());
+            assert!(window.finish(*id, Phase::PubAck, None).is_some());
         }
         let left: Vec<_> = window.iter_mut().map(|entry| entry.packet_id).collect();
         let expected: Vec<_> = ids.iter().step_by(2).copied().collect();

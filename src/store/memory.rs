@@ -13,11 +13,15 @@ use super::{CommitSeq, Condition, Fetch, Fetched, Records, Store};
 #[derive(Debug)]
 pub struct MemoryStore {
     timebase: Timebase,
+    secret: [u8; 16],
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { timebase: Timebase::now() }
+        let mut secret = [0; 16];
+        // Without randomness, who knows how it is used could find two clients that are taken for one (No Local).
+        let _: Result<(), getrandom::Error> = getrandom::fill(&mut secret);
+        Self { timebase: Timebase::now(), secret }
     }
 }
 
@@ -52,6 +56,10 @@ impl Store for MemoryStore {
 
     fn condition(&self) -> Condition {
         Condition::Well
+    }
+
+    fn secret(&self) -> [u8; 16] {
+        self.secret
     }
 
     fn timebase(&self) -> Timebase {

@@ -68,6 +68,9 @@ pub trait Store: Send + Sync + Debug {
     /// How the store is.
     fn condition(&self) -> Condition;
 
+    /// What the store is known by, random: a key for hashes that must be the same after a restart.
+    fn secret(&self) -> [u8; 16];
+
     /// How its times relate to the process's.
     fn timebase(&self) -> Timebase;
 }
@@ -96,7 +99,7 @@ pub struct Fetch {
 
 #[derive(Debug, Default)]
 struct FetchState {
-    waker: Option<Waker>,
+    wakers: Vec<Waker>,
     answer: Option<Vec<Fetched>>,
 }
 
@@ -125,7 +128,7 @@ pub struct FetchedRow {
 impl Fetch {
     /// Asks for these rows; `waker` is woken when the answer is there.
     pub fn new(owner: Owner, rows: Vec<RowSeq>, waker: Waker) -> Arc<Self> {
-        let state = FetchState { waker: Some(waker), answer: None };
+        let state = FetchState { wakers: vec![waker], answer: None };
         Arc::new(Self { owner, rows, state: Mutex::new(state) })
     }
 
@@ -133,47 +136,55 @@ impl Fetch {
     pub fn answer(&self, rows: Vec<Fetched>) {
         let mut state = self.state.lock();
         state.answer = Some(rows);
-        let waker = state.waker.take();
+        let wakers = std::mem::take(&mut state.wakers);
         drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Takes the answer, if it is there. If not, this waker is the one to be woken.
+    /// Takes the answer, if it is there. If not, this waker is woken, too.
     pub fn take(&self, waker: &Waker) -> Option<Vec<Fetched>> {
         let mut state = self.state.lock();
         let answer = state.answer.take();
-        if answer.is_none() {
-            state.waker = Some(waker.clone());
+        if answer.is_none() && !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            state.wakers.push(waker.clone());
         }
         answer
     }
 }
 
-/// A sequence that is reserved, and what will be appended under it. Dropped, it appends.
+/// A sequence that is reserved. Dropped unfinished, it appends nothing.
 #[derive(Debug)]
-#[must_use = "nothing after it is committed before it is dropped"]
-pub struct Transaction<'s> {
-    store: &'s dyn Store,
+#[must_use = "nothing after it is committed before it is finished"]
+pub struct Transaction {
+    /// Taken when it is finished.
+    store: Option<Arc<dyn Store>>,
     sequence: CommitSeq,
-    /// What is to be appended.
-    pub records: Records,
 }
 
-impl<'s> Transaction<'s> {
+impl Transaction {
     /// Reserves a sequence.
-    pub fn begin(store: &'s dyn Store) -> Self {
-        Self { store, sequence: store.begin(), records: Records::default() }
+    pub fn begin(store: &Arc<dyn Store>) -> Self {
+        Self { store: Some(store.clone()), sequence: store.begin() }
     }
 
-    /// The sequence that commits it.
+    /// The sequence that commits what it will append.
     pub fn sequence(&self) -> CommitSeq {
         self.sequence
     }
+
+    /// Appends these records.
+    pub fn finish(mut self, records: &Records) {
+        if let Some(store) = self.store.take() {
+            store.finish(self.sequence, records);
+        }
+    }
 }
 
-impl Drop for Transaction<'_> {
+impl Drop for Transaction {
     fn drop(&mut self) {
-        self.store.finish(self.sequence, &self.records);
+        if let Some(store) = self.store.take() {
+            store.finish(self.sequence, &Records::default());
+        }
     }
 }
 
@@ -188,8 +199,6 @@ pub struct Recovered {
     pub retained: Vec<(RetainedSlot, Arc<Message>)>,
     /// Every owner's number is below this.
     pub next_owner: u64,
-    /// What the store is known by, random: a key for hashes that must be the same after a restart.
-    pub secret: [u8; 16],
 }
 
 /// A session as the last commit left it.

@@ -304,7 +304,7 @@ fn the_example_with_passwords_and_rules_works_as_it_stands() {
     let folder = Folder::new();
     let users = folder.users(&["alice", "sensor-1"]);
     let example =
-        example.replace("0.0.0.0:1883", "127.0.0.1:{PORT}").replace("\"passwords\"", &format!("{users:?}"));
+        example.replace(":1883", ":{PORT}").replace("\"examples/passwords\"", &format!("{users:?}"));
     assert!(example.contains("{PORT}") && example.contains(&users), "the example has other words now");
     let broker = Broker::with_config(&example);
     assert_eq!(connect(V5).client_id("nameless").refused(&broker), 0x87);

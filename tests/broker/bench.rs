@@ -18,7 +18,7 @@ use fulmar::codec::{
 use fulmar::config::{Overflow, SharedStrategy};
 use fulmar::message::{Incoming, Publisher, Run};
 use fulmar::session::{Acknowledged, LinkId, QueueLimits, Report, SessionLimits};
-use fulmar::store::{MemoryStore, Store};
+use fulmar::store::{CommitSeq, MemoryStore, Recovered, Store, Transaction};
 use fulmar::topic::TopicName;
 
 pub use QoS::{AtLeastOnce as Q1, AtMostOnce as Q0, ExactlyOnce as Q2};
@@ -28,7 +28,12 @@ pub fn settings() -> Settings {
     Settings {
         session: SessionLimits {
             max_inflight: 1_000,
-            queue: QueueLimits { messages: 1_000_000, bytes: u64::MAX, overflow: Overflow::DropOldest },
+            queue: QueueLimits {
+                messages: 1_000_000,
+                bytes: u64::MAX,
+                overflow: Overflow::DropOldest,
+                in_memory: 1_000_000,
+            },
             outbox_soft: 256 * 1024,
             outbox_hard: 8 * 1024 * 1024,
         },
@@ -65,7 +70,7 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::with_store(Arc::new(MemoryStore), change)
+        Self::with_store(Arc::new(MemoryStore::default()), change)
     }
 
     pub fn with_store(store: Arc<dyn Store>, change: impl FnOnce(&mut Settings)) -> Self {
@@ -73,6 +78,13 @@ impl Bench {
         change(&mut settings);
         let now = Instant::now();
         Self { broker: Broker::new(settings, store, now), now, reporter: SysReporter::new() }
+    }
+
+    /// The broker begins again with what a store held; its connections are gone.
+    pub fn restart(&mut self, store: Arc<dyn Store>, recovered: Recovered) {
+        let settings = self.broker.settings.clone();
+        self.broker = Broker::new(settings, store, self.now);
+        self.broker.restore(recovered, self.now);
     }
 
     /// Time passes; what was due meanwhile is done when it was due.
@@ -125,11 +137,12 @@ impl Bench {
             messages: &messages,
             now: self.now,
             publisher: spec.publisher,
+            publisher_session: None,
             plain: (spec.qos == Q0 && !spec.retain).then_some(&input[..]),
             longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
             payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
         };
-        let routed = self.broker.publish(&run, &mut report);
+        let routed = self.broker.publish(&run, None, &mut report);
         self.broker.settle(&mut report);
         Published { routed, rejected: messages.iter().filter(|incoming| incoming.is_rejected()).count() }
     }
@@ -150,7 +163,9 @@ impl Bench {
             now: self.now,
         };
         let Accepted { handle, link, session_present, .. } = self.broker.connect(new)?;
-        Ok(Party { broker: self.broker.clone(), handle, link, session_present, wakes, seen: 0 })
+        let broker = self.broker.clone();
+        let released = Vec::new();
+        Ok(Party { broker, handle, link, session_present, wakes, seen: 0, released })
     }
 
     /// What `$SYS` says.
@@ -293,9 +308,64 @@ pub struct Party {
     pub session_present: bool,
     wakes: Arc<Wakes>,
     seen: usize,
+    /// PUBREL packets that came with a poll.
+    pub released: Vec<PacketId>,
 }
 
 impl Party {
+    /// Publishes as this session's client does; what the acknowledgement waits for. What was received before goes
+    /// nowhere.
+    pub fn publish(&self, topic: &str, payload: &str, qos: QoS, id: PacketId, now: Instant) -> CommitSeq {
+        let mut input = Vec::new();
+        let header = PublishHeader { dup: false, qos, retain: false, packet_id: Some(id) };
+        let properties = PublishProperties::default();
+        let bytes = payload.as_bytes();
+        encode_publish(&mut input, ProtocolVersion::V5, &header, topic.as_bytes(), properties, bytes)
+            .unwrap();
+        let frame = &input[..];
+        let header = read_header(frame).unwrap().unwrap();
+        let body = &frame[header.header_length..];
+        let publish = decode_publish(ProtocolVersion::V5, header.first_byte, body).unwrap();
+        let mut transaction = None;
+        if qos == Q2 {
+            let begun = Transaction::begin(&self.broker.store);
+            if let Err(first) = self.handle.lock().session.receive(id, begun.sequence()) {
+                return first;
+            }
+            transaction = Some(begun);
+        }
+        let mut report = Report::default();
+        let run = Run {
+            version: ProtocolVersion::V5,
+            topic: TopicName::parse(topic.as_bytes()).unwrap(),
+            messages: &[Incoming::new(publish, frame)],
+            now,
+            publisher: self.handle.publisher,
+            publisher_session: Some(self.handle.number),
+            plain: None,
+            longest_frame: frame.len(),
+            payload_bytes: payload.len(),
+        };
+        let routed = self.broker.publish(&run, transaction, &mut report);
+        self.broker.settle(&mut report);
+        routed.sequence
+    }
+
+    /// Acknowledges, or releases; the answer, and what it waits for.
+    pub fn answer_to(&self, kind: AckKind, id: PacketId) -> (Acknowledged, CommitSeq) {
+        let mut report = Report::default();
+        let mut state = self.handle.lock();
+        let transaction = self.broker.reserve(&mut report);
+        let sequence = report.sequence;
+        let acknowledged = state.session.handle_acknowledgement(kind, id, ReasonCode::Success, &mut report);
+        self.broker.append_gathered(transaction, &mut report);
+        (acknowledged, sequence)
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(self.wakes.clone())
+    }
+
     /// Whether it was woken since this was last asked.
     pub fn was_woken(&mut self) -> bool {
         let wakes = self.wakes.0.load(Ordering::Relaxed);
@@ -328,7 +398,7 @@ impl Party {
     pub fn poll_once(&mut self, now: Instant) -> Option<(Vec<Got>, bool)> {
         let mut report = Report::default();
         let progress = Progress { heard: false, unwritten: 0, wrote: false, take: true, may_gather: false };
-        let polled = self.broker.poll(&self.handle, self.link, progress, &mut report, now)?;
+        let polled = self.broker.poll(&self.handle, self.link, progress, &mut report, &self.waker(), now)?;
         let mut batch = polled.output.batch;
         let mut bytes = Vec::new();
         while !batch.is_finished() {
@@ -343,7 +413,11 @@ impl Party {
         while let Some(header) = read_header(rest).unwrap() {
             let (frame, behind) = rest.split_at(header.frame_length());
             rest = behind;
-            if let Packet::Publish(publish) = decode(ProtocolVersion::V5, frame).unwrap() {
+            let packet = decode(ProtocolVersion::V5, frame).unwrap();
+            if let Packet::PubRel(pubrel) = &packet {
+                self.released.push(pubrel.packet_id);
+            }
+            if let Packet::Publish(publish) = packet {
                 got.push(Got {
                     topic: String::from_utf8(publish.topic.to_vec()).unwrap(),
                     payload: publish.payload.to_vec(),
@@ -367,7 +441,9 @@ impl Party {
     /// Tells how writing goes; takes nothing.
     pub fn progress(&mut self, progress: Progress, now: Instant) {
         let mut report = Report::default();
-        assert!(self.broker.poll(&self.handle, self.link, progress, &mut report, now).is_some());
+        assert!(
+            self.broker.poll(&self.handle, self.link, progress, &mut report, &self.waker(), now).is_some()
+        );
     }
 
     /// Acknowledges a message in full.
@@ -382,7 +458,12 @@ impl Party {
     }
 
     pub fn acknowledge_as(&self, kind: AckKind, id: PacketId, reason: ReasonCode) -> Acknowledged {
-        self.handle.lock().session.handle_acknowledgement(kind, id, reason)
+        let mut report = Report::default();
+        let mut state = self.handle.lock();
+        let transaction = self.broker.reserve(&mut report);
+        let acknowledged = state.session.handle_acknowledgement(kind, id, reason, &mut report);
+        self.broker.append_gathered(transaction, &mut report);
+        acknowledged
     }
 
     /// Polls and acknowledges until nothing comes.

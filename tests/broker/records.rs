@@ -1,52 +1,35 @@
 //! What the verbs tell the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
 
-use fulmar::store::{CommitSeq, Record, Store};
-use parking_lot::Mutex;
+use fulmar::store::{CommitSeq, Record, RecordIter};
 
 use crate::bench::{Bench, Guest, Q0, Q1};
+use crate::twin::Twin;
 
-/// Remembers the records as text.
-#[derive(Debug, Default)]
-struct Recorder {
-    records: Mutex<Vec<String>>,
-    sequence: AtomicU64,
+/// What was appended since this was last asked, as text.
+fn take(twin: &Twin) -> Vec<String> {
+    let mut texts = Vec::new();
+    for batch in twin.take_batches() {
+        for record in RecordIter::new(&batch) {
+            texts.push(match record.unwrap() {
+                Record::Message(_) => continue,
+                Record::Row(row) => format!("row of {}", row.owner.0),
+                Record::Session(image) => format!("session {}", image.client_id),
+                Record::Group(image) => format!("group {}", image.name),
+                Record::Ended { .. } => "ended".to_owned(),
+                Record::Subscribed { filter, .. } => format!("subscribed {filter}"),
+                Record::WillEnded { .. } => continue,
+                other => format!("{other:?}"),
+            });
+        }
+    }
+    texts
 }
 
-impl Recorder {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.records.lock())
-    }
-}
-
-impl Store for Recorder {
-    fn append(&self, record: Record<'_>) -> CommitSeq {
-        let text = match record {
-            Record::Queued { recipients, .. } => format!("queued for {}", recipients.len()),
-            Record::Session { client_id, .. } => format!("session {client_id}"),
-            Record::SessionEnded { .. } => "session ended".to_owned(),
-            Record::Subscribed { filter, .. } => format!("subscribed {filter}"),
-            other => format!("{other:?}"),
-        };
-        self.records.lock().push(text);
-        CommitSeq(self.sequence.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    fn committed(&self) -> CommitSeq {
-        CommitSeq(self.sequence.load(Ordering::Relaxed))
-    }
-
-    fn wake_when_committed(&self, _: CommitSeq, waker: &Waker) {
-        waker.wake_by_ref();
-    }
-}
-
-fn bench() -> (Arc<Recorder>, Bench) {
-    let recorder = Arc::new(Recorder::default());
-    (recorder.clone(), Bench::with_store(recorder, |_| {}))
+fn bench() -> (Arc<Twin>, Bench) {
+    let twin = Twin::prompt();
+    (twin.clone(), Bench::with_store(twin, |_| {}))
 }
 
 #[test]
@@ -68,17 +51,17 @@ fn the_store_hears_of_the_end_of_every_session_it_knows() {
         }),
     ];
     for (name, end) in ends {
-        let (recorder, bench) = bench();
+        let (twin, bench) = bench();
         bench.connect(&Guest::staying("c")).cut(bench.now);
-        assert_eq!(recorder.take(), ["session c"]);
+        assert_eq!(take(&twin), ["session c", "session c"], "as it came, and as it left");
         end(&bench);
-        assert_eq!(recorder.take().last().map(String::as_str), Some("session ended"), "{name}");
+        assert_eq!(take(&twin).last().map(String::as_str), Some("ended"), "{name}");
     }
 }
 
 #[test]
 fn a_message_is_kept_for_sessions_that_stay_and_for_no_others() {
-    let (recorder, bench) = bench();
+    let (twin, bench) = bench();
     let mut staying = bench.connect(&Guest::staying("s"));
     let mut passing = bench.connect(&Guest::new("p"));
     staying.subscribe("both", Q1);
@@ -86,14 +69,14 @@ fn a_message_is_kept_for_sessions_that_stay_and_for_no_others() {
     passing.subscribe("one", Q1);
     let mut member = bench.connect(&Guest::staying("m"));
     member.subscribe("$share/g/shared", Q1);
-    recorder.take();
+    take(&twin);
     let sequence = bench.publish("both", "m", Q1).routed.sequence;
-    assert_eq!(recorder.take(), ["queued for 1"]);
+    assert_eq!(take(&twin), [format!("row of {}", staying.handle.number.0)]);
     assert_ne!(sequence, CommitSeq::default(), "the acknowledgement waits for it");
     bench.publish("shared", "m", Q1);
-    recorder.take();
+    take(&twin);
     // What went through a group must not stain what comes after.
     assert_eq!(bench.publish("one", "m", Q1).routed.sequence, CommitSeq::default());
     bench.publish("both", "m", Q0);
-    assert!(recorder.take().is_empty(), "QoS 0 and sessions that end with their connection touch no disk");
+    assert!(take(&twin).is_empty(), "QoS 0 and sessions that end with their connection touch no disk");
 }

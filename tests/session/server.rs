@@ -15,6 +15,7 @@ use fulmar::session::{
     Acknowledged, Batch, Context, Lifetime, Link, LinkId, Outbox, OutgoingAliases, QueueBudget, QueueLimits,
     Report, Session, SessionLimits, Terms,
 };
+use fulmar::store::{CommitSeq, RowSeq, Timebase};
 use fulmar::topic::TopicName;
 
 use crate::client::{Sent, number_of};
@@ -24,7 +25,7 @@ use crate::pair::{MAXIMUM_PACKET_SIZE, Size};
 /// Small bounds, so that they are met.
 const LIMITS: SessionLimits = SessionLimits {
     max_inflight: 50,
-    queue: QueueLimits { messages: 100_000, bytes: u64::MAX, overflow: Overflow::DropOldest },
+    queue: QueueLimits { messages: 100_000, bytes: u64::MAX, overflow: Overflow::DropOldest, in_memory: 0 },
     outbox_soft: 2 * 1024,
     outbox_hard: 64 * 1024,
 };
@@ -61,7 +62,7 @@ impl Server {
     pub fn new(version: ProtocolVersion, _: Instant) -> Self {
         let budget = Arc::new(QueueBudget::new(u64::MAX));
         Self {
-            session: Session::new(Lifetime::Forever, budget.clone()),
+            session: Session::new(Lifetime::Forever, None, budget.clone()),
             version,
             budget,
             link: None,
@@ -110,6 +111,7 @@ impl Server {
             blocked_since: None,
             watched: false,
             to_resend: 0,
+            gated: None,
         });
         self.watch_the_rest(replaced, now);
         self.monitor.connect(window);
@@ -119,8 +121,9 @@ impl Server {
 
     pub fn disconnect(&mut self, now: Instant) {
         if let Some(id) = self.link.take() {
-            let link = self.session.detach(id);
-            assert!(link.is_some() && self.session.detach(id).is_none());
+            let timebase = Timebase::now();
+            let link = self.session.detach(id, &timebase);
+            assert!(link.is_some() && self.session.detach(id, &timebase).is_none());
             self.watch_the_rest(link, now);
         }
         self.lose_connection();
@@ -197,12 +200,14 @@ impl Server {
             })
             .collect();
         let topic = TopicName::parse(topic.as_bytes()).unwrap();
-        let context = Context { limits: &LIMITS, now };
+        let timebase = Timebase::now();
+        let context = Context { limits: &LIMITS, now, timebase: &timebase };
         let terms = Terms {
             qos: QoS::ExactlyOnce,
             retain_as_published: false,
             identifiers: None,
             group: None,
+            group_row: RowSeq::default(),
             several: length > 100,
         };
         if live {
@@ -212,6 +217,7 @@ impl Server {
                 messages: &messages,
                 now,
                 publisher: Publisher(77),
+                publisher_session: None,
                 plain: (qos == QoS::AtMostOnce).then_some(&input[..]),
                 longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
                 payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
@@ -263,7 +269,9 @@ impl Server {
     fn handle_publish(&mut self, publish: &Publish<'_>) {
         let packet_id = publish.packet_id.unwrap();
         let (kind, is_new) = match publish.qos {
-            QoS::ExactlyOnce => (AckKind::PubRec, self.session.receive(packet_id)),
+            QoS::ExactlyOnce => {
+                (AckKind::PubRec, self.session.receive(packet_id, CommitSeq::default()).is_ok())
+            }
             QoS::AtLeastOnce | QoS::AtMostOnce => (AckKind::PubAck, true),
         };
         if is_new {
@@ -273,7 +281,7 @@ impl Server {
     }
 
     fn handle_acknowledgement(&mut self, kind: AckKind, ack: &Acknowledgement<'_>) {
-        match self.session.handle_acknowledgement(kind, ack.packet_id, ack.reason) {
+        match self.session.handle_acknowledgement(kind, ack.packet_id, ack.reason, &mut self.report) {
             Acknowledged::Answer(answer, packet_id, reason) => {
                 if kind == AckKind::PubRec && reason == ReasonCode::Success {
                     self.monitor.received(packet_id);
@@ -298,11 +306,12 @@ impl Server {
             return;
         }
         self.woken = false;
-        let context = Context { limits: &LIMITS, now };
+        let timebase = Timebase::now();
+        let context = Context { limits: &LIMITS, now, timebase: &timebase };
         if let Some(link) = &mut self.session.link {
             link.unwritten = 0;
         }
-        let output = self.session.poll_output(id, context, &mut self.report).unwrap();
+        let output = self.session.poll_output(id, CommitSeq::default(), context, &mut self.report).unwrap();
         // A task is not woken by its own poll.
         self.report.wakers.clear();
         self.woken |= output.more;

@@ -68,32 +68,32 @@ fn strike(fault: Fault, stride: u64) {
 
 #[test]
 fn an_operation_that_fails_costs_no_promise() {
-    strike(Fault::Error, 7);
+    strike(Fault::Error, 9);
 }
 
 #[test]
 fn a_write_that_is_cut_costs_no_promise() {
-    strike(Fault::ShortWrite, 7);
+    strike(Fault::ShortWrite, 9);
 }
 
 #[test]
 fn a_disk_that_is_full_costs_no_promise() {
-    strike(Fault::NoSpace, 7);
+    strike(Fault::NoSpace, 9);
 }
 
 #[test]
 fn a_sync_that_fails_costs_no_promise() {
-    strike(Fault::FailedSync, 7);
+    strike(Fault::FailedSync, 9);
 }
 
 #[test]
 fn a_kill_costs_no_promise() {
-    strike(Fault::Kill, 5);
+    strike(Fault::Kill, 7);
 }
 
 #[test]
 fn a_power_cut_costs_no_promise() {
-    strike(Fault::PowerCut, 5);
+    strike(Fault::PowerCut, 7);
 }
 
 /// The start meets faults, too, and the one after it finds what was there.

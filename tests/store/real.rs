@@ -54,7 +54,7 @@ fn bell() -> (Waker, Receiver<()>) {
     (Waker::from(Arc::new(Bell(sender))), receiver)
 }
 
-pub fn wait(store: &DiskStore, sequence: CommitSeq) {
+pub fn wait(store: &dyn Store, sequence: CommitSeq) {
     let (waker, rings) = bell();
     while store.committed() < sequence {
         store.wake_when_committed(sequence, &waker);
@@ -120,7 +120,7 @@ fn what_was_committed_is_there_after_a_restart() {
         let directory = Directory::new(&format!("restart-{durability:?}"));
         let (store, recovered) = directory.open(durability, Options::default());
         assert!(recovered.sessions.is_empty() && recovered.next_owner == 1);
-        let secret = recovered.secret;
+        let secret = store.secret();
         let (one, two) = (Owner(1), Owner(2));
         store.append(&session(one, "one"));
         store.append(&session(two, "two"));
@@ -129,16 +129,16 @@ fn what_was_committed_is_there_after_a_restart() {
             push_rows(&mut records, &[one, two], seq, &[seq as u8; 100]);
         }
         records.push(&Record::Kept { slot: RetainedSlot(5), message: message(b"kept") });
-        wait(&store, store.append(&records));
+        wait(&*store, store.append(&records));
         let mut records = Records::default();
         (1..=50).for_each(|seq| records.push_done(one, RowSeq(seq)));
         records.push_sent(one, RowSeq(51), PacketId::new(9).unwrap());
-        wait(&store, store.append(&records));
+        wait(&*store, store.append(&records));
         assert_eq!(fetch(&store, one, [50, 51])[0], None);
         drop(store);
 
         let (store, recovered) = directory.open(durability, Options::default());
-        assert_eq!(recovered.secret, secret);
+        assert_eq!(store.secret(), secret);
         assert_eq!(recovered.next_owner, 3);
         let [first, second] = &recovered.sessions[..] else { panic!("{recovered:?}") };
         assert_eq!((&*first.client_id, first.rows.len(), first.next_row), ("one", 50, RowSeq(101)));
@@ -166,30 +166,32 @@ fn threads_that_append_at_once_lose_nothing() {
                 let store = store.clone();
                 std::thread::spawn(move || {
                     let owner = Owner(number);
+                    let store: Arc<dyn Store> = store;
                     store.append(&session(owner, &format!("client {number}")));
                     let mut last = CommitSeq::default();
                     for seq in 1..=EACH {
-                        let mut transaction = Transaction::begin(&*store);
+                        let transaction = Transaction::begin(&store);
+                        let mut records = Records::default();
                         // Three of four are finished, some of them before they are written.
                         if seq % 4 != 0 {
                             let mut done = Records::default();
                             done.push_done(owner, RowSeq(seq));
                             store.append(&done);
                         }
-                        push_rows(&mut transaction.records, &[owner], seq, &seq.to_le_bytes());
+                        push_rows(&mut records, &[owner], seq, &seq.to_le_bytes());
                         last = transaction.sequence();
-                        drop(transaction);
+                        transaction.finish(&records);
                         if seq % 100 == 0 {
-                            wait(&store, last);
+                            wait(&*store, last);
                         }
                     }
-                    wait(&store, last);
+                    wait(&*store, last);
                     store.append(&Records::default())
                 })
             })
             .collect();
         for thread in threads {
-            wait(&store, thread.join().unwrap());
+            wait(&*store, thread.join().unwrap());
         }
         assert_eq!(store.condition(), Condition::Well);
         let statistics = store.statistics();
@@ -226,7 +228,7 @@ fn space_comes_back_while_it_runs() {
             push_rows(&mut records, &[busy], seq, &[0; 1000]);
             last = store.append(&records);
             if seq % 50 == 0 {
-                wait(&store, last);
+                wait(&*store, last);
             }
             if seq > 200 {
                 let mut done = Records::default();
@@ -234,11 +236,11 @@ fn space_comes_back_while_it_runs() {
                 last = store.append(&done);
             }
         }
-        wait(&store, last);
+        wait(&*store, last);
         let until = Instant::now() + Duration::from_secs(20);
         while store.statistics().total_bytes > 2 << 20 {
             assert!(Instant::now() < until, "{:?}", store.statistics());
-            wait(&store, store.append(&session(old, "old")));
+            wait(&*store, store.append(&session(old, "old")));
         }
         assert_eq!(fetch(&store, old, [1]), [Some(b"from the beginning".to_vec())]);
         drop(store);
@@ -254,14 +256,16 @@ fn a_fetch_waits_for_what_is_not_written_yet() {
     let directory = Directory::new("fetch");
     let (store, _) = directory.open(Durability::Os, Options::default());
     let owner = Owner(1);
-    wait(&store, store.append(&session(owner, "one")));
-    let mut open = Transaction::begin(&*store);
+    wait(&*store, store.append(&session(owner, "one")));
+    let shared: Arc<dyn Store> = store.clone();
+    let open = Transaction::begin(&shared);
+    let mut records = Records::default();
     let (waker, rings) = bell();
     let fetch = Fetch::new(owner, vec![RowSeq(1)], waker.clone());
     store.fetch(fetch.clone());
-    push_rows(&mut open.records, &[owner], 1, b"late");
+    push_rows(&mut records, &[owner], 1, b"late");
     assert!(fetch.take(&waker).is_none(), "it answered before the row was written");
-    drop(open);
+    open.finish(&records);
     rings.recv_timeout(Duration::from_secs(30)).unwrap();
     let answer = fetch.take(&waker).unwrap();
     let content = answer[0].content.as_ref().unwrap();
@@ -278,7 +282,7 @@ fn a_message_larger_than_a_segment_is_kept() {
     let payload: Vec<u8> = (0..3 << 20).map(|byte: u32| byte as u8).collect();
     let mut records = Records::default();
     push_rows(&mut records, &[owner], 1, &payload);
-    wait(&store, store.append(&records));
+    wait(&*store, store.append(&records));
     drop(store);
     let (store, recovered) = directory.open(Durability::Sync, small());
     assert_eq!(recovered.sessions[0].rows.len(), 1);

@@ -13,6 +13,13 @@ use std::time::{Duration, Instant};
 /// Another broker to test instead of Fulmar: a command line with `{PORT}` and `{DIR}` in it.
 const PEER: &str = "FULMAR_CONFORMANCE_BROKER";
 
+/// What the brokers of tests that do not care promise.
+const DURABILITY: &str = "FULMAR_TEST_DURABILITY";
+
+fn durability() -> String {
+    std::env::var(DURABILITY).unwrap_or_else(|_| "none".to_owned())
+}
+
 /// How long a broker may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -42,6 +49,8 @@ pub struct Broker {
     guard: Child,
     pipe: Option<ChildStdin>,
     directory: PathBuf,
+    /// Where it runs, if that is not where the tests do.
+    site: Option<PathBuf>,
     config: Option<String>,
     arguments: Vec<String>,
 }
@@ -59,19 +68,28 @@ pub fn unique(name: &str) -> String {
 }
 
 impl Broker {
-    /// With the defaults, nothing on disk.
+    /// With the defaults; nothing on disk, unless FULMAR_TEST_DURABILITY says otherwise.
     pub fn start() -> Self {
-        Self::launch(None, &["--durability", "none"])
+        Self::launch(None, &["--durability", &durability()])
     }
 
     /// With a configuration in TOML, nothing on disk. `{PORT}` in it stands for the port; then it must name
     /// the listener itself.
     pub fn with_config(toml: &str) -> Self {
-        Self::launch(Some(toml), &["--durability", "none"])
+        Self::launch(Some(toml), &["--durability", &durability()])
+    }
+
+    /// As [`Broker::with_config`], run in a folder on which the relative paths of the configuration depend.
+    pub fn with_config_in(site: &Path, toml: &str) -> Self {
+        Self::launch_in(Some(site), Some(toml), &["--durability", &durability()])
     }
 
     /// With a configuration or none, and any arguments for `fulmar run`, such as `--durability sync`.
     pub fn launch(config: Option<&str>, arguments: &[&str]) -> Self {
+        Self::launch_in(None, config, arguments)
+    }
+
+    fn launch_in(site: Option<&Path>, config: Option<&str>, arguments: &[&str]) -> Self {
         if config.is_some() && std::env::var_os(PEER).is_some() {
             panic!("a broker that is not Fulmar cannot be given its configuration");
         }
@@ -82,9 +100,10 @@ impl Broker {
         let mut failures = String::new();
         for _ in 0..5 {
             let port = free_port();
-            match spawn(port, &directory, config.as_deref(), &arguments) {
+            match spawn(port, &directory, site, config.as_deref(), &arguments) {
                 Ok((guard, pipe, pid)) => {
-                    return Self { port, pid, guard, pipe: Some(pipe), directory, config, arguments };
+                    let site = site.map(Path::to_owned);
+                    return Self { port, pid, guard, pipe: Some(pipe), directory, site, config, arguments };
                 }
                 Err(failure) => failures.push_str(&failure),
             }
@@ -173,7 +192,8 @@ impl Broker {
     pub fn restart(&mut self) {
         let start = Instant::now();
         loop {
-            match spawn(self.port, &self.directory, self.config.as_deref(), &self.arguments) {
+            let site = self.site.as_deref();
+            match spawn(self.port, &self.directory, site, self.config.as_deref(), &self.arguments) {
                 Ok((guard, pipe, pid)) => {
                     (self.guard, self.pipe, self.pid) = (guard, Some(pipe), pid);
                     return;
@@ -196,6 +216,7 @@ impl Drop for Broker {
 fn spawn(
     port: u16,
     directory: &Path,
+    site: Option<&Path>,
     config: Option<&str>,
     arguments: &[String],
 ) -> Result<(Child, ChildStdin, u32), String> {
@@ -206,6 +227,9 @@ fn spawn(
         .arg(directory)
         .args(command_line(port, directory, config, arguments));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+    if let Some(site) = site {
+        command.current_dir(site);
+    }
     let mut guard = command.spawn().unwrap();
     let pipe = guard.stdin.take().unwrap();
     let mut line = String::new();
@@ -265,6 +289,6 @@ fn command_line(port: u16, directory: &Path, config: Option<&str>, arguments: &[
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

@@ -93,14 +93,24 @@ impl Authority {
         self.issue(&Wanted { name, hosts: &[], days: (-1, 365) })
     }
 
+    /// A certificate for a server on this machine that is about to end.
+    pub fn server_for(&self, name: &str, life: Duration) -> Pair {
+        self.sign(&Wanted { name, hosts: &["localhost"], days: (-1, 0) }, life)
+    }
+
     pub fn issue(&self, wanted: &Wanted<'_>) -> Pair {
+        self.sign(wanted, Duration::ZERO)
+    }
+
+    /// Ends so much later than `wanted` says.
+    fn sign(&self, wanted: &Wanted<'_>, life: Duration) -> Pair {
         static SERIAL: AtomicU64 = AtomicU64::new(1_000_000);
         let hosts: Vec<String> = wanted.hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut parameters = CertificateParams::new(hosts).unwrap();
         parameters.distinguished_name.push(DnType::CommonName, wanted.name);
         let epoch = date_time_ymd(1970, 1, 1);
         (parameters.not_before, parameters.not_after) =
-            (epoch + seconds(wanted.days.0), epoch + seconds(wanted.days.1));
+            (epoch + seconds(wanted.days.0), epoch + seconds(wanted.days.1) + life);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_be_bytes().to_vec();
         parameters.serial_number = Some(SerialNumber::from_slice(&serial));
         parameters.extended_key_usages =

@@ -11,12 +11,14 @@ pub mod certificates;
 mod client;
 pub mod light;
 mod packets;
+pub mod program;
 pub mod random;
 mod received;
+pub mod site;
 pub mod websocket;
 mod wire;
 
-pub use broker::{Broker, broker_under_test, unique};
+pub use broker::{Broker, broker_under_test, free_port, unique};
 pub use client::{RawClient, Stream};
 pub use packets::{
     Ack, Connect, Filter, Publish, Will, auth, connect, disconnect, disconnect_with, pingreq, puback,

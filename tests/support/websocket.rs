@@ -84,6 +84,11 @@ impl<S: Stream> WebSocket<S> {
         {
             assert!(answer.contains(field), "no {field:?} in {answer}");
         }
+        Self::upgraded(inner)
+    }
+
+    /// Over a stream on which the upgrade has been done.
+    pub fn upgraded(inner: S) -> Self {
         Self { inner, payload: Vec::new(), closed: None }
     }
 

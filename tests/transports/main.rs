@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod curl;
+mod examples;
 mod proxied;
 mod renewal;
 mod secure;

@@ -54,26 +54,46 @@ fn mosquitto_needs_a_good_certificate_where_one_is_required() {
         list.display()
     ));
     let (port, ca) = (broker.port().to_string(), authority.certificate().display().to_string());
-    let with = |pair: Option<&Pair>| {
+    let with = |version: &str, pair: Option<&Pair>| {
         let files =
             pair.map(|pair| [pair.certificate.display(), pair.key.display()].map(|path| path.to_string()));
-        let mut arguments = vec!["-h", "localhost", "-p", &port, "--cafile", &ca];
+        let mut arguments = vec!["-h", "localhost", "-p", &port, "--cafile", &ca, "--tls-version", version];
         if let Some([certificate, key]) = &files {
             arguments.extend(["--cert", certificate, "--key", key]);
         }
         mosquitto_round_trip(&arguments, &unique("mutual"))
     };
-    assert_eq!(with(Some(&good)), Ok(()));
-    for (pair, reason) in [
-        (Some(&revoked), "invalid peer certificate: Revoked"),
-        (Some(&expired), "invalid peer certificate: certificate expired"),
-        (Some(&wrong), "invalid peer certificate: UnknownIssuer"),
-        (None, "peer sent no certificates"),
-    ] {
-        with(pair).unwrap_err();
-        broker.wait_for_log(reason);
+    for (count, version) in [(1, "tlsv1.2"), (2, "tlsv1.3")] {
+        assert_eq!(with(version, Some(&good)), Ok(()), "{version}");
+        for (pair, reason) in [
+            (Some(&revoked), "invalid peer certificate: Revoked"),
+            (Some(&expired), "invalid peer certificate: certificate expired"),
+            (Some(&wrong), "invalid peer certificate: UnknownIssuer"),
+            (None, "peer sent no certificates"),
+        ] {
+            with(version, pair).unwrap_err();
+            wait_for_count(&broker, reason, count);
+        }
+        assert_eq!(with(version, Some(&good)), Ok(()), "those who were refused have not hurt the others");
     }
-    assert_eq!(with(Some(&good)), Ok(()), "those who were refused have not hurt the others");
+    // The server's side of it counts as well: its name, and whom the client trusts.
+    let stranger = stranger.certificate().display().to_string();
+    for (host, ca) in [("127.0.0.1", &ca), ("localhost", &stranger)] {
+        let pair = [good.certificate.display(), good.key.display()].map(|path| path.to_string());
+        let arguments = ["-h", host, "-p", &port, "--cafile", ca, "--cert", &pair[0], "--key", &pair[1]];
+        let refusal = mosquitto_round_trip(&arguments, &unique("mutual")).unwrap_err();
+        assert!(!refusal.is_empty(), "{host} {ca}");
+    }
+}
+
+/// Waits until the log holds `words` so often.
+#[track_caller]
+fn wait_for_count(broker: &Broker, words: &str, count: usize) {
+    let start = Instant::now();
+    while broker.log().matches(words).count() < count {
+        assert!(start.elapsed() < Duration::from_secs(5), "not {count} times {words:?}:\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -101,7 +121,9 @@ fn openssl_sees_1_3_and_1_2_and_no_older() {
     let folder = Folder::new();
     let authority = Authority::new(&folder, "ca");
     let broker = broker(&authority.server("server").toml());
-    for (version, spoken) in [("-tls1_3", Some("TLSv1.3")), ("-tls1_2", Some("TLSv1.2")), ("-tls1_1", None)] {
+    for (version, spoken) in
+        [("-tls1_3", Some("TLSv1.3")), ("-tls1_2", Some("TLSv1.2")), ("-tls1_1", None), ("-tls1", None)]
+    {
         let outcome = s_client(&broker, &[version, "-alpn", "mqtt", "-cipher", "DEFAULT@SECLEVEL=0"]);
         match spoken {
             Some(version) => {
@@ -109,7 +131,11 @@ fn openssl_sees_1_3_and_1_2_and_no_older() {
                 assert!(outcome.output.contains(&format!("New, {version}, Cipher")), "{outcome:?}");
                 assert!(outcome.output.contains("ALPN protocol: mqtt"), "{outcome:?}");
             }
-            None => assert!(!outcome.succeeded, "{version}: {outcome:?}"),
+            None => {
+                assert!(!outcome.succeeded, "{version}: {outcome:?}");
+                // It is the broker that does not want it.
+                assert!(outcome.output.contains("SSL alert number"), "{version}: {outcome:?}");
+            }
         }
     }
 }
@@ -236,6 +262,26 @@ fn a_certificate_that_ends_soon_is_warned_about() {
     let authority = Authority::new(&folder, "ca");
     let soon = authority.issue(&Wanted { name: "soon", hosts: &["localhost"], days: (-1, 12) });
     broker(&soon.toml()).wait_for_log("the certificate ends soon; renew it");
+}
+
+/// It would not start with it; but nobody who is in is thrown out, and newcomers see for themselves.
+#[test]
+fn a_certificate_that_ends_while_the_broker_runs_is_refused_by_newcomers() {
+    let folder = Folder::new();
+    let authority = Authority::new(&folder, "ca");
+    let broker = broker(&authority.server_for("short", Duration::from_secs(5)).toml());
+    let mut stays = RawClient::over(open(&broker, authority.client_config()), V5);
+    stays.send(&connect(V5).client_id(unique("stays")).bytes());
+    assert_eq!(stays.read().connack().reason, 0);
+    let (port, ca) = (broker.port().to_string(), authority.certificate().display().to_string());
+    let publish = ["-h", "localhost", "-p", &port, "--cafile", &ca, "-t", "short", "-m", "m"];
+    let start = Instant::now();
+    while run("mosquitto_pub", &publish).succeeded {
+        assert!(start.elapsed() < Duration::from_secs(10), "it is taken although it has ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    broker.wait_for_log("received fatal alert: CertificateExpired");
+    stays.all_before_pingresp();
 }
 
 /// A packet that comes record by record, and one whose records are cut anywhere.

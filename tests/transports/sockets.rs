@@ -45,7 +45,11 @@ fn a_unix_socket_is_for_those_who_may_open_it() {
 
     // Another that runs is one.
     let file = folder.path().join("second.toml");
-    fs::write(&file, format!("[[listeners]]\nkind = \"unix\"\nsocket_path = \"{socket}\"\n")).unwrap();
+    fs::write(
+        &file,
+        format!("[store]\nengine = \"memory\"\n[[listeners]]\nkind = \"unix\"\nsocket_path = \"{socket}\"\n"),
+    )
+    .unwrap();
     let second = run(env!("CARGO_BIN_EXE_fulmar"), &["run", "-c", &file.display().to_string()]);
     assert!(!second.succeeded && second.output.contains(&format!("cannot listen on {socket}")), "{second:?}");
     assert_eq!(mosquitto_round_trip(&["--unix", &socket], &unique("unix")), Ok(()));

@@ -25,7 +25,7 @@ pub(super) fn export(examined: &Examined, output: &mut impl Write) -> io::Result
         "fulmar_store": VERSION,
         // Numbers are not used again; the highest one is told by whoever has it, or else here.
         "ended_owner": Some(recovered.next_owner - 1).filter(|last| highest.is_none_or(|highest| highest.0 < *last)),
-        "secret": BASE64_STANDARD.encode(recovered.secret),
+        "secret": BASE64_STANDARD.encode(examined.secret()),
     });
     writeln!(output, "{head}")?;
     for session in &recovered.sessions {

@@ -84,6 +84,11 @@ impl Examined {
         &self.recovery.recovered
     }
 
+    /// The key of its hashes.
+    pub fn secret(&self) -> [u8; 16] {
+        self.recovery.identity.secret
+    }
+
     /// How much there is.
     pub fn summary(&self) -> Summary {
         let recovered = self.recovered();

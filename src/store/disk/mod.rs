@@ -154,6 +154,10 @@ impl Store for DiskStore {
         self.shared.condition()
     }
 
+    fn secret(&self) -> [u8; 16] {
+        self.shared.yard.plan.identity.secret
+    }
+
     fn timebase(&self) -> Timebase {
         self.shared.timebase
     }

@@ -67,7 +67,7 @@ impl Rebuilt {
     }
 
     /// Gives back what there is; how far rows are, the index knows.
-    pub fn into_recovered(mut self, index: &mut Index, secret: [u8; 16]) -> Recovered {
+    pub fn into_recovered(mut self, index: &mut Index) -> Recovered {
         let sessions = std::mem::take(&mut self.sessions);
         let groups = std::mem::take(&mut self.groups);
         let retained = std::mem::take(&mut self.retained).into_iter().enumerate();
@@ -89,7 +89,6 @@ impl Rebuilt {
                 .filter_map(|(slot, message)| Some((RetainedSlot(slot as u32), message?)))
                 .collect(),
             next_owner: index.next_owner,
-            secret,
         }
     }
 

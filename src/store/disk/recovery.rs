@@ -51,7 +51,7 @@ impl Recovery {
         Self {
             identity,
             index: Index::new(),
-            recovered: Recovered { next_owner: 1, secret: identity.secret, ..Recovered::default() },
+            recovered: Recovered { next_owner: 1, ..Recovered::default() },
             sealed: VecDeque::new(),
             dead: Vec::new(),
             next_seq: 1,
@@ -163,7 +163,7 @@ pub(super) fn recover(
     let Some(identity) = found.first().map(|found| found.header.identity) else {
         return Ok((None, losses));
     };
-    let recovered = rebuilt.into_recovered(&mut index, identity.secret);
+    let recovered = rebuilt.into_recovered(&mut index);
     let mut recovery = Recovery {
         identity,
         index,

@@ -97,6 +97,10 @@ impl Store for SteppedStore {
         self.shared.condition()
     }
 
+    fn secret(&self) -> [u8; 16] {
+        self.shared.yard.plan.identity.secret
+    }
+
     fn timebase(&self) -> Timebase {
         self.shared.timebase
     }
