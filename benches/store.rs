@@ -134,7 +134,9 @@ fn reclaim() {
 
 /// Many sessions, retained messages and queued rows: how long a start takes, and how much memory.
 fn start() {
-    println!("\nsessions  retained  rows      start s  MiB after  MiB at most  index bytes/row  disk MiB");
+    println!(
+        "\nsessions  retained  rows      start s  CPU s  MiB after  MiB at most  index bytes/row  disk MiB"
+    );
     for (sessions, retained, rows) in
         [(100_000, 1_000_000, 2_000_000), (1, 0, 10_000_000), (1_000, 0, 10_000_000)]
     {
@@ -161,15 +163,15 @@ fn start() {
             wait(&store, store.appended());
             memory("VmRSS").saturating_sub(before)
         };
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), cpu_time());
         let (store, recovered) = open(&directory, Durability::Os);
-        let seconds = begin.elapsed().as_secs_f64();
+        let (seconds, cpu) = (begin.elapsed().as_secs_f64(), (cpu_time() - cpu).as_secs_f64());
         let found: usize = recovered.sessions.iter().map(|session| session.rows.len()).sum();
         assert_eq!(found as u64, rows);
         let at_most = memory("VmHWM");
         drop(recovered);
         println!(
-            "{sessions:>8}  {retained:>8}  {rows:>8}  {seconds:>7.2}  {:>9}  {at_most:>11}  {:>15}  {:>8}",
+            "{sessions:>8}  {retained:>8}  {rows:>8}  {seconds:>7.2}  {cpu:>5.2}  {:>9}  {at_most:>11}  {:>15}  {:>8}",
             memory("VmRSS"),
             (growth << 20) / rows,
             store.statistics().total_bytes >> 20,

@@ -14,7 +14,7 @@ use super::files::{Files, StdFiles, read_full, write_full};
 use super::frame::{BLOCK, FRAME_HEADER, FrameHeader, ReadBack, StoredIter, is_read_back, read_back};
 use super::recovery::{Purpose, Recovery, read_segment, recover};
 use super::segment::{segment_name, segment_number};
-use super::{explained, lock};
+use super::{explained, lock, make};
 
 /// A store that is looked at.
 #[derive(Debug)]
@@ -167,8 +167,7 @@ impl Examined {
     /// Copies the store to a directory that is empty or does not exist; says how many bytes it took.
     pub fn copy_to(&self, directory: &Path) -> Result<u64, OpenError> {
         let failed = |source| OpenError::io("fill", directory.display().to_string(), source);
-        std::fs::create_dir_all(directory)
-            .map_err(|source| OpenError::Missing { directory: directory.to_owned(), source })?;
+        make(directory).map_err(|source| OpenError::Missing { directory: directory.to_owned(), source })?;
         if std::fs::read_dir(directory).map_err(failed)?.next().is_some() {
             return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "it is not empty")));
         }

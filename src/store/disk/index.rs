@@ -113,7 +113,7 @@ pub(super) struct OwnerEntry {
     /// The highest row number in any record.
     highest: u64,
     pub rows: Rows<RowEntry>,
-    things: HashMap<Thing, Place, RandomState>,
+    things: HashMap<Thing, Place>,
     /// Progress of rows that have not come.
     early: Vec<Early>,
 }

@@ -26,9 +26,9 @@ mod shared;
 mod stepped;
 mod writer;
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -253,7 +253,7 @@ fn write(mut writer: Writer, shared: &Shared, is_closing: &AtomicBool) {
 /// Makes the directory if there is none, and locks it against others.
 fn lock(directory: &Path) -> Result<File, OpenError> {
     let owned = || directory.to_owned();
-    if let Err(source) = std::fs::create_dir_all(directory) {
+    if let Err(source) = make(directory) {
         return Err(match source.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                 OpenError::NoDirectory { directory: owned() }
@@ -276,6 +276,20 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     // For whoever comes next and wants to know who is here; not needed for anything else.
     let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Makes the directory, for this user alone, and sees to it that it lasts.
+fn make(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        // Who may not read it cannot sync it either; the name is no less there.
+        if let Ok(parent) = File::open(parent.unwrap_or(Path::new("."))) {
+            parent.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds what only the directory's owner can tell.
@@ -301,7 +315,6 @@ fn refused(directory: &Path, source: io::Error) -> OpenError {
                 OpenError::Denied { directory, user, source }
             }
         }
-        io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { directory, source },
-        _ => OpenError::io("open", "LOCK".to_owned(), source),
+        _ => OpenError::io("write to", directory.display().to_string(), source),
     }
 }

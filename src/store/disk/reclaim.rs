@@ -198,6 +198,8 @@ impl Reclaim {
             shared.segments.lock().remove(&segment.number);
             self.total = self.total.saturating_sub(segment.size);
             self.at = BLOCK;
+            self.buffer.truncate(STEP.1);
+            self.buffer.shrink_to(STEP.1);
             self.leaving.push_back((frame, segment));
         }
         self.let_go(shared);

@@ -14,6 +14,7 @@ use super::assemble::Assembler;
 use super::batch::{Batch, Part};
 use super::files::write_full;
 use super::frame::{BLOCK, FRAME_HEADER, FrameHeader, Identity, padded};
+use super::front::KEPT;
 use super::index::{Index, Position, Unobserved};
 use super::reclaim::Reclaim;
 use super::recovery::{Sealed, read_segment};
@@ -237,6 +238,7 @@ impl Writer {
     fn gather(&mut self) -> Result<bool, Damaged> {
         loop {
             self.frame.truncate(FRAME_HEADER);
+            self.frame.shrink_to(KEPT);
             let wants_reclaim = self.reclaim.is_wanted(&self.shared, &self.index);
             let copied_to = self.reclaim.at();
             let limit = self.shared.options.group_bytes;
