@@ -67,7 +67,8 @@ fn a_broker_can_be_started_again_where_another_was_stopped() {
     let client = open(&connect(V5).client_id("c"), address);
     runtime.block_on(first.stop());
     drop(client);
-    let config = Config { listeners: vec![Listener::tcp("again", address)], ..Config::default() };
+    let mut config = Config { listeners: vec![Listener::tcp("again", address)], ..Config::default() };
+    config.store.engine = Engine::Memory;
     let again = runtime.block_on(start(config)).unwrap();
     open(&connect(V5).client_id("c"), address).ping();
     assert_eq!(again.addresses(), [address]);

@@ -133,8 +133,23 @@ pub enum Why {
     #[error("auth.hashing_queue logins wait already")]
     Busy,
     /// The answer did not come in time.
-    #[error("it was not known in time who it is (limits.connect_timeout)")]
+    #[error("it was not known in time who it is (connect_timeout)")]
     TooLate,
+}
+
+impl Why {
+    /// Whether it says something about the client and not about how much there is to do.
+    pub fn is_of_the_client(self) -> bool {
+        match self {
+            Self::WrongCredentials
+            | Self::Anonymous
+            | Self::Unknown
+            | Self::NotProved
+            | Self::AnotherUser
+            | Self::Token(_) => true,
+            Self::Busy | Self::TooLate => false,
+        }
+    }
 }
 
 /// What one authenticator says.

@@ -41,6 +41,14 @@ pub enum Counter {
     ConnectionsRefused,
     /// Among them those of which nobody knew who they were.
     LoginsRefused,
+    /// And those that were more than their listener takes in a second.
+    RefusedTooFast,
+    /// And those that are kept out for a while.
+    RefusedBanned,
+    /// Addresses and Client Identifiers that were banned.
+    Bans,
+    /// Times that a client was not read from for a while, as it sent more than it may.
+    ReadingPauses,
     SessionsExpired,
     Takeovers,
     PublisherStalls,

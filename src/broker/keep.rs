@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::handle::{PendingWill, SessionHandle, SessionState};
 use super::{Broker, groups::Group};
 use crate::message::{Message, SessionNumber};
-use crate::session::{Lifetime, NewRow, Report};
+use crate::session::{Lifetime, Report};
 use crate::store::{
     CommitSeq, Condition, GroupImage, Identifiers, MessageImage, Owner, Record, Records, Row, SessionImage,
     Timestamp, Transaction, WillImage,
@@ -61,10 +61,11 @@ impl Broker {
     /// Turns the report's new rows into records: each message once, and all its rows behind it.
     fn write_rows(&self, report: &mut Report) {
         let Report { rows, records, .. } = report;
-        let message_of = |row: &NewRow| Arc::as_ptr(&row.message).addr();
-        let is_sorted = rows.is_sorted_by_key(message_of);
-        if !is_sorted {
-            rows.sort_by_key(message_of);
+        // Recipient by recipient they came; those of one recipient are of different messages.
+        let owner = rows.first().map(|row| row.owner);
+        let is_for_one = rows.iter().all(|row| Some(row.owner) == owner);
+        if !is_for_one {
+            rows.sort_by_key(|row| Arc::as_ptr(&row.message).addr());
         }
         for of_one in rows.chunk_by(|one, other| Arc::ptr_eq(&one.message, &other.message)) {
             for (index, row) in of_one.iter().enumerate() {

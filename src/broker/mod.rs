@@ -74,8 +74,6 @@ pub struct Settings {
     pub topic_alias_maximum: u16,
     /// Topic aliases set towards a client at most, whatever it offers.
     pub topic_alias_maximum_outgoing: u16,
-    /// Largest packet accepted, in bytes.
-    pub max_packet_size: u32,
     /// Longest Keep Alive in seconds; 0: any, also none.
     pub max_keep_alive: u16,
     /// How long a 3.x session without Clean Session outlives its connection; `None`: for ever.

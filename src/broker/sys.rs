@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use super::{Broker, Counter};
 use crate::codec::QoS;
 use crate::message::Message;
+use crate::store::Condition;
 use crate::topic::TopicName;
 
 /// Minutes over which load averages are taken.
@@ -85,6 +86,10 @@ impl SysReporter {
             ("clients/takeovers", count(Counter::Takeovers)),
             ("clients/refused", count(Counter::ConnectionsRefused)),
             ("clients/refused/login", count(Counter::LoginsRefused)),
+            ("clients/refused/rate", count(Counter::RefusedTooFast)),
+            ("clients/refused/banned", count(Counter::RefusedBanned)),
+            ("clients/banned", count(Counter::Bans)),
+            ("clients/pauses", count(Counter::ReadingPauses)),
             ("messages/received", count(Counter::PacketsReceived)),
             ("messages/sent", count(Counter::PacketsSent)),
             ("messages/stored", retained.to_string()),
@@ -103,6 +108,8 @@ impl SysReporter {
             ("publish/messages/dropped/expired", count(Counter::DroppedExpired)),
             ("publish/messages/dropped/size", count(Counter::DroppedTooLarge)),
             ("publish/messages/dropped/denied", count(Counter::DroppedDenied)),
+            ("publish/messages/dropped/unreadable", count(Counter::DroppedUnreadable)),
+            ("publish/messages/refused", count(Counter::RefusedByStore)),
             ("publish/messages/denied", count(Counter::DeniedPublish)),
             ("subscriptions/denied", count(Counter::DeniedSubscribe)),
             ("publish/messages/queued", count(Counter::Queued)),
@@ -114,6 +121,26 @@ impl SysReporter {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        if let Some(store) = broker.store.statistics() {
+            let condition = match broker.store.condition() {
+                Condition::Well => "well",
+                Condition::Pressed => "pressed",
+                Condition::Failing => "failing",
+            };
+            values.push(("store/condition".to_owned(), condition.to_owned()));
+            for (name, value) in [
+                ("bytes/written", store.written_bytes),
+                ("bytes/live", store.live_bytes),
+                ("bytes/total", store.total_bytes),
+                ("bytes/waiting", store.waiting_bytes),
+                ("commits", store.groups),
+                ("syncs", store.syncs),
+                ("failures", store.failures),
+                ("unreadable", store.unreadable),
+            ] {
+                values.push((format!("store/{name}"), value.to_string()));
+            }
+        }
         self.add_loads(broker, now, &mut values);
         values
     }

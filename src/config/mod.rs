@@ -8,9 +8,11 @@
 mod acl;
 mod auth;
 mod auth_keys;
+mod bans;
 mod example;
 mod key;
 mod lines;
+mod listener_limits;
 mod listeners;
 mod load;
 mod network;
@@ -22,7 +24,9 @@ mod units;
 
 pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, is_acl_topic, load_acl};
 pub use auth::{Auth, AuthenticatorKind, DeniedPublish, Jwt};
+pub use bans::Bans;
 pub use example::example;
+pub use listener_limits::ListenerLimits;
 pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};
 pub use problem::{Fault, Place, Problem, Problems};
@@ -47,6 +51,8 @@ pub struct Config {
     pub acl: Acl,
     /// Bounds on what clients may take.
     pub limits: Limits,
+    /// Who is kept out for a while.
+    pub bans: Bans,
     /// What a session offers and keeps.
     pub session: SessionSettings,
     /// Messages that wait for a session.
@@ -70,6 +76,7 @@ impl Default for Config {
             auth: Auth::default(),
             acl: Acl::default(),
             limits: Limits::default(),
+            bans: Bans::default(),
             session: SessionSettings::default(),
             queue: Queue::default(),
             retained: Retained::default(),
@@ -96,6 +103,8 @@ pub struct Listener {
     pub authenticators: Vec<AuthenticatorKind>,
     /// Connections at a time on this listener, beside `limits.max_connections`; `None` = no own bound.
     pub max_connections: Option<u32>,
+    /// Its own bounds in place of those of [`Limits`].
+    pub limits: ListenerLimits,
     /// What is forgiven to clients known to err; strict is the default.
     pub leniencies: Leniencies,
     /// Of kinds `tls` and `wss`: its certificates and what it asks of clients.
@@ -145,6 +154,7 @@ impl Default for Listener {
             allow_anonymous: true,
             authenticators: Vec::new(),
             max_connections: None,
+            limits: ListenerLimits::default(),
             leniencies: Leniencies::default(),
             tls: Tls::default(),
             websocket: WebSocket::default(),
@@ -197,8 +207,16 @@ pub struct Limits {
     /// Longest Keep Alive granted, in seconds: a client that asks for more, or for none, is given this one
     /// as Server Keep Alive. 0 = the client's own counts.
     pub max_keep_alive: u16,
+    /// New connections a second, on each listener; 0 = no bound.
+    pub connections_per_second: u32,
+    /// How long a new connection may take for what comes before MQTT; zero = until `connect_timeout`.
+    pub handshake_timeout: Duration,
     /// How long a new connection may take until its CONNECT is complete.
     pub connect_timeout: Duration,
+    /// Messages a second that one client may publish: beyond, it is read more slowly; 0 = no bound.
+    pub messages_per_second: u32,
+    /// Bytes a second that one client may send: beyond, it is read more slowly; 0 = no bound.
+    pub bytes_per_second: u32,
     /// How long a client may read nothing while bytes wait for it, before it is disconnected.
     pub write_timeout: Duration,
     /// Bytes waiting for one client from which on the publishers that fill it are briefly stalled.
@@ -219,7 +237,11 @@ impl Default for Limits {
             max_subscriptions_per_session: 100_000,
             max_client_id_length: u16::MAX,
             max_keep_alive: 0,
+            connections_per_second: 0,
+            handshake_timeout: Duration::ZERO,
             connect_timeout: Duration::from_secs(10),
+            messages_per_second: 0,
+            bytes_per_second: 0,
             write_timeout: Duration::from_secs(30),
             outbox_soft: 256 * 1024,
             outbox_hard: 8 * 1024 * 1024,

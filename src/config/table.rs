@@ -11,13 +11,15 @@ use std::time::Duration;
 use super::acl::{AclAccess, AclAction, AclWho};
 use super::auth::{AuthenticatorKind, DeniedPublish};
 use super::auth_keys::AUTH_KEYS;
+use super::bans::BAN_KEYS;
 use super::key::{Key, Shape, Worded};
+use super::listener_limits::LISTENER_LIMIT_KEYS;
 use super::transport::{ClientCertificates, TlsVersion};
 use super::transport_keys::TRANSPORT_KEYS;
 use super::{Config, Durability, Engine, Listener, ListenerKind, LogFormat, Overflow, SharedStrategy};
 
 /// Four bytes short of the largest packet that MQTT can express, for the sake of a round number.
-const LARGEST_PACKET: u64 = 256 << 20;
+pub(super) const LARGEST_PACKET: u64 = 256 << 20;
 const U16: u64 = u16::MAX as u64;
 const U32: u64 = u32::MAX as u64;
 /// Beyond what a machine holds.
@@ -25,6 +27,13 @@ const ANY_COUNT: u64 = 1_000_000_000_000;
 const ANY_SIZE: u64 = 1 << 50;
 /// What one client's outgoing buffer may come to: it is memory, and there is one for each.
 const OUTBOX: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
+/// What may happen in a second, or in another while.
+pub(super) const ANY_RATE: std::ops::RangeInclusive<u64> = 1..=U32;
+/// Bytes of one client in a second.
+pub(super) const BYTE_RATE: std::ops::RangeInclusive<u64> = 64..=1 << 30;
+/// What somebody is waited for.
+pub(super) const TIMEOUT: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most whole days that a Session Expiry Interval can express (§3.1.2.11.2): 136 years, as good as never.
 const LONGEST_EXPIRY: Duration = Duration::from_secs(49_710 * 24 * 60 * 60);
@@ -36,7 +45,12 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
         "Who may connect. Without authenticators everyone may, where allow_anonymous lets them; with some, clients \
          that are not anonymous must be known to one.",
     ),
-    ("limits", "Bounds on what clients may take."),
+    ("limits", "Bounds on what clients may take. A listener may have its own of some of them."),
+    (
+        "bans",
+        "Who is kept out for a while: addresses and client identifiers that fail to log in again and again, or come and \
+         go. Each ban is a line in the log. At SIGHUP a changed section takes effect and lifts all bans.",
+    ),
     ("session", "What a session offers its client, and how long it lives."),
     ("queue", "Messages that wait for a session, because its client is away or slow."),
     ("retained", "Retained messages."),
@@ -133,7 +147,7 @@ macro_rules! choice {
 
 /// Every key but those of a listener, in the order of the documentation within each section.
 pub(super) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(AUTH_KEYS)
+    KEYS.iter().chain(AUTH_KEYS).chain(BAN_KEYS)
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -172,15 +186,43 @@ static KEYS: &[Key<Config>] = &[
         Some("as the client asks"),
         "Longest keep alive granted. MQTT 5.0 clients are told; a client that asks for none gets this one."
     ),
+    number!(
+        limits.connections_per_second,
+        ANY_RATE,
+        "",
+        Some("no bound"),
+        "New connections a second on each listener, and as many at once after a quiet second. Those beyond are \
+         refused."
+    ),
+    duration!(
+        limits.handshake_timeout,
+        TIMEOUT,
+        Some("as long as connect_timeout"),
+        "How long a new connection may take for what comes before MQTT: PROXY protocol, TLS, WebSocket."
+    ),
     duration!(
         limits.connect_timeout,
-        Duration::from_millis(100)..=Duration::from_secs(3600),
+        TIMEOUT,
         None,
         "How long a new connection may take until it has said who it is."
     ),
+    number!(
+        limits.messages_per_second,
+        ANY_RATE,
+        "",
+        Some("no bound"),
+        "Messages a second that one client may publish, and as many at once after a quiet second. One that sends more \
+         is read more slowly: nothing is dropped, and what it is sent and acknowledged flows on."
+    ),
+    size!(
+        limits.bytes_per_second,
+        BYTE_RATE,
+        Some("no bound"),
+        "Bytes a second that one client may send, in the same way. A packet that is larger takes its time."
+    ),
     duration!(
         limits.write_timeout,
-        Duration::from_millis(100)..=Duration::from_secs(3600),
+        TIMEOUT,
         None,
         "How long a client may read nothing while data waits for it, before it is disconnected."
     ),
@@ -351,7 +393,7 @@ static KEYS: &[Key<Config>] = &[
 
 /// The keys of one `[[listeners]]`, in the order of the documentation.
 pub(super) fn listener_keys() -> impl Iterator<Item = &'static Key<Listener>> {
-    LISTENER_KEYS.iter().chain(TRANSPORT_KEYS)
+    LISTENER_KEYS.iter().chain(LISTENER_LIMIT_KEYS).chain(TRANSPORT_KEYS)
 }
 
 /// Those that every listener has.
@@ -516,145 +558,4 @@ fn is_level_list(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::acl::{GROUP_KEYS, RULE_KEYS};
-    use ::config::ValueKind;
-    use std::collections::HashSet;
-
-    #[test]
-    fn no_key_is_defined_twice_and_each_is_in_a_section() {
-        let mut seen = HashSet::new();
-        for key in keys() {
-            assert!(seen.insert(key.name), "{} is there twice", key.name);
-            let (section, _) = key.name.split_once('.').unwrap();
-            assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", key.name);
-            assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
-        }
-        for key in listener_keys() {
-            assert!(seen.insert(key.name), "{} is there twice", key.name);
-            assert!(key.doc.ends_with('.'), "{} has no sentence to explain it", key.name);
-        }
-        for (section, _) in SECTIONS {
-            assert!(keys().any(|key| key.name.starts_with(&format!("{section}."))), "{section} is empty");
-        }
-    }
-
-    /// What a key shows it also reads, and to the same effect; a default is a value like any other.
-    #[test]
-    fn every_default_is_valid_and_read_back_as_itself() {
-        fn round_trip<T: Clone + PartialEq + std::fmt::Debug + 'static>(
-            keys: impl Iterator<Item = &'static Key<T>>,
-            defaults: &T,
-        ) {
-            for key in keys {
-                let mut target = defaults.clone();
-                let shown = key.show(defaults);
-                let text = shown.trim_matches(['"', '[', ']']);
-                assert_eq!(key.apply_text(&mut target, text), Ok(()), "{} = {shown}", key.name);
-                assert_eq!(&target, defaults, "{} = {shown}", key.name);
-            }
-        }
-        round_trip(keys(), &Config::default());
-        round_trip(listener_keys(), &Listener::default());
-    }
-
-    /// Both ends of all bounds arrive in the field as they were written; one step beyond is refused.
-    #[test]
-    fn bounds_hold_and_fit_their_fields() {
-        fn walk<T: Default + 'static>(keys: impl Iterator<Item = &'static Key<T>>) {
-            for key in keys {
-                let mut target = T::default();
-                match &key.shape {
-                    Shape::Number { bounds, get, .. } | Shape::Size { bounds, get, .. } => {
-                        for number in [*bounds.start(), *bounds.end()] {
-                            assert_eq!(
-                                key.apply(&mut target, &ValueKind::U64(number)),
-                                Ok(()),
-                                "{}",
-                                key.name
-                            );
-                            assert_eq!(get(&target), number, "{}", key.name);
-                        }
-                        let beyond = ValueKind::U64(bounds.end() + 1);
-                        assert!(key.apply(&mut target, &beyond).is_err(), "{}", key.name);
-                        if *bounds.start() > 0 {
-                            let allowed = key.apply(&mut target, &ValueKind::I64(0)).is_ok();
-                            assert_eq!(allowed, key.zero.is_some(), "{}", key.name);
-                            assert_eq!(get(&target) == 0, allowed, "{}", key.name);
-                        }
-                        assert!(key.apply(&mut target, &ValueKind::I64(-1)).is_err(), "{}", key.name);
-                    }
-                    Shape::Duration { bounds, get, .. } => {
-                        for duration in [*bounds.start(), *bounds.end()] {
-                            let text = format!("{}ms", duration.as_millis());
-                            assert_eq!(key.apply_text(&mut target, &text), Ok(()), "{}", key.name);
-                            assert_eq!(get(&target), duration, "{}", key.name);
-                        }
-                        let beyond = format!("{}ms", bounds.end().as_millis() + 1);
-                        assert!(key.apply_text(&mut target, &beyond).is_err(), "{}", key.name);
-                        let allowed = key.apply_text(&mut target, "0s").is_ok();
-                        assert_eq!(allowed, key.zero.is_some(), "{}", key.name);
-                        assert!(key.apply(&mut target, &ValueKind::I64(10)).is_err(), "a number has no unit");
-                    }
-                    Shape::Boolean { get, .. } => {
-                        for boolean in [true, false] {
-                            assert_eq!(key.apply(&mut target, &ValueKind::Boolean(boolean)), Ok(()));
-                            assert_eq!(get(&target), boolean, "{}", key.name);
-                        }
-                        assert!(key.apply_text(&mut target, "yes").is_err(), "{}", key.name);
-                    }
-                    Shape::Choice { words, later, get, .. } => {
-                        for word in words() {
-                            assert_eq!(key.apply_text(&mut target, word), Ok(()), "{}", key.name);
-                            assert_eq!(get(&target), word, "{}", key.name);
-                        }
-                        for word in *later {
-                            let refusal = key.apply_text(&mut target, word).unwrap_err();
-                            assert!(refusal.contains("not in this version"), "{refusal}");
-                        }
-                        assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
-                    }
-                    Shape::Words { words, get, .. } => {
-                        assert_eq!(key.apply_text(&mut target, &words.join(",")), Ok(()), "{}", key.name);
-                        assert_eq!(&get(&target), words, "{}", key.name);
-                        assert!(key.apply_text(&mut target, "nonsense").is_err(), "{}", key.name);
-                    }
-                    Shape::Text { .. } => {
-                        let optional = key.expects().contains("\"\" for");
-                        assert_eq!(key.apply_text(&mut target, "").is_ok(), optional, "{}", key.name);
-                        assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
-                    }
-                    Shape::Texts { get, .. } => {
-                        let [one, two] = match key.name {
-                            "origins" => ["https://one.example", "null"],
-                            "trusted_proxies" => ["10.0.0.0/8", "fd00::1/128"],
-                            _ => ["one", "two"],
-                        };
-                        assert_eq!(key.apply(&mut target, &ValueKind::from(one)), Ok(()), "{}", key.name);
-                        assert_eq!(get(&target), [one], "{}", key.name);
-                        let both = format!("{one}, {two}");
-                        assert_eq!(key.apply_text(&mut target, &both), Ok(()), "{}", key.name);
-                        assert_eq!(get(&target), [one, two], "{}", key.name);
-                        assert!(key.apply(&mut target, &ValueKind::from("")).is_err(), "{}", key.name);
-                        assert!(key.apply(&mut target, &ValueKind::I64(1)).is_err(), "{}", key.name);
-                    }
-                }
-            }
-        }
-        walk(keys());
-        walk(listener_keys());
-        walk(RULE_KEYS.iter());
-        walk(GROUP_KEYS.iter());
-    }
-
-    #[test]
-    fn a_level_is_a_word_or_a_list() {
-        for level in ["info", "DEBUG", "off", "warn,fulmar::net=debug", "fulmar=trace, info"] {
-            assert!(is_level_list(level), "{level}");
-        }
-        for level in ["", "inof", "info,", "fulmar=", "=info", "fulmar::net", "3"] {
-            assert!(!is_level_list(level), "{level}");
-        }
-    }
-}
+mod tests;

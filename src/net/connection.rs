@@ -19,6 +19,7 @@ use super::Shared;
 use super::failure::Failure;
 use super::inbound::{self, Inbound};
 use super::scratch::{READ_BUFFER, Scratch};
+use super::throttle::{Allowance, Throttle};
 use crate::broker::{Counter, Progress};
 use crate::codec::read_header;
 use crate::session::{Batch, BufferPool, Close, LinkId};
@@ -51,6 +52,8 @@ pub struct Connection<S> {
     partial: Vec<u8>,
     /// What could not be written yet.
     unwritten: Option<Box<Writing>>,
+    /// When its CONNECT was accepted, as `Shared::stamp` says it.
+    began: u32,
     /// The stream may hold bytes back that were written to it, as TLS does.
     unflushed: bool,
     /// The CONNACK has left; before, nothing else may [MQTT-3.2.0-1].
@@ -59,8 +62,12 @@ pub struct Connection<S> {
     last_written: Option<Instant>,
     /// What the session has was left there once, for more to come.
     gathering: bool,
-    /// The publisher pauses for the sake of slow subscribers.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// There may be a whole packet in `partial` that is still to be handled.
+    held_back: bool,
+    /// Nothing is read until then: for the sake of slow subscribers, or because the client sends too much.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// What its listener holds the client to, if to anything.
+    throttle: Option<Box<Throttle>>,
     /// The connection is to end with this once everything is written.
     ending: Option<Box<Failure>>,
 }
@@ -75,6 +82,8 @@ pub struct Parts<S> {
     pub link: LinkId,
     /// The session it had or lost, and how the client asked to be disconnected.
     pub inbound: Inbound,
+    /// When its CONNECT was accepted, as `Shared::stamp` says it.
+    pub began: u32,
 }
 
 /// Bytes being written: acknowledgements, then what the session had.
@@ -88,27 +97,39 @@ struct Writing {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes over a socket whose CONNECT was accepted. `inbound` owes the CONNACK; `partial` is what was read
     /// behind the CONNECT.
-    pub fn new(stream: S, shared: Arc<Shared>, link: LinkId, inbound: Inbound, partial: Vec<u8>) -> Self {
+    pub fn new(
+        stream: S,
+        shared: Arc<Shared>,
+        link: LinkId,
+        inbound: Inbound,
+        partial: Vec<u8>,
+        throttle: Option<Box<Throttle>>,
+        began: u32,
+    ) -> Self {
         Self {
             stream,
             shared,
             link,
             inbound,
+            // What came together with the CONNECT is not read again.
+            held_back: !partial.is_empty(),
             partial,
             unwritten: None,
             unflushed: false,
             acknowledged: false,
             last_written: None,
             gathering: false,
-            stall: None,
+            pause: None,
+            throttle,
+            began,
             ending: None,
         }
     }
 
     /// What is left when it has ended.
     pub fn into_parts(self) -> Parts<S> {
-        let Self { stream, shared, link, inbound, .. } = self;
-        Parts { stream, shared, link, inbound }
+        let Self { stream, shared, link, inbound, began, .. } = self;
+        Parts { stream, shared, link, inbound, began }
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
@@ -142,20 +163,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and handles what is there; whether a whole packet was.
     fn read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
         let mut heard = false;
-        if !self.acknowledged && !self.partial.is_empty() {
-            // What came together with the CONNECT is not read again.
-            heard |= self.handle_partial(scratch, now)?;
-        }
         for round in 0..READS_PER_POLL {
-            if self.is_stalled(cx) || self.is_clogged() {
+            // Whoever is not listened to cannot be silent.
+            let was_paused = self.pause.is_some();
+            let Poll::Ready(allowance) = self.poll_allowance(cx, now) else { return Ok(heard) };
+            heard |= was_paused;
+            if self.is_clogged() {
                 return Ok(heard);
             }
-            let Poll::Ready(read) = self.poll_read(cx, &mut scratch.read) else { return Ok(heard) };
-            let length = read.map_err(Failure::from_io)?;
-            if length == 0 {
-                return Err(Failure::Closed);
+            if std::mem::take(&mut self.held_back) {
+                heard |= self.handle_partial(allowance, scratch, now)?;
+            } else {
+                let read = self.poll_read(cx, &mut scratch.read, allowance.bytes);
+                let Poll::Ready(read) = read else { return Ok(heard) };
+                let length = read.map_err(Failure::from_io)?;
+                if length == 0 {
+                    return Err(Failure::Closed);
+                }
+                heard |= self.handle_read(length, allowance, scratch, now)?;
             }
-            heard |= self.handle_read(length, scratch, now)?;
             if std::mem::take(&mut scratch.report.pressed) {
                 self.begin_stall();
             }
@@ -166,11 +192,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(heard)
     }
 
-    /// Reads into the scratch buffer, behind the partial packet if that is short; how many bytes came.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// What may be read now. While there is a pause, its end wakes the task.
+    fn poll_allowance(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Allowance> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let Some(throttle) = &mut self.throttle else { return Poll::Ready(Allowance::FREE) };
+        let wait = match throttle.allowance(now) {
+            Ok(allowance) => return Poll::Ready(allowance),
+            Err(wait) => wait,
+        };
+        self.shared.broker.counters.add(Counter::ReadingPauses, 1);
+        if !std::mem::replace(&mut throttle.told, true) {
+            self.shared.lines.held_back(&self.inbound.handle().client_id, now);
+        }
+        let pause = self.pause.insert(Box::pin(tokio::time::sleep(wait)));
+        // What is over at once is looked at again in the next poll, which it brings about.
+        if pause.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Reads into the scratch buffer, behind the partial packet if that is short, this many bytes at most; how many
+    /// came.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], most: usize) -> Poll<io::Result<usize>> {
         let kept = if self.partial.len() <= LARGE_PACKET { self.partial.len() } else { 0 };
         let (head, tail) = buffer.split_at_mut(kept);
-        let mut read = ReadBuf::new(tail);
+        let most = most.min(tail.len());
+        let mut read = ReadBuf::new(tail.get_mut(..most).unwrap_or_default());
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
         let length = read.filled().len();
         if length > 0 && kept > 0 {
@@ -180,15 +231,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Handles the bytes of a read; whether there was a whole packet in them.
-    fn handle_read(&mut self, length: usize, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
+    fn handle_read(
+        &mut self,
+        length: usize,
+        allowance: Allowance,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<bool, Failure> {
         let Scratch { read, report } = scratch;
-        let mut batch = inbound::Batch { report, now };
+        let mut batch = inbound::Batch { report, now, messages: allowance.messages };
         if self.partial.len() > LARGE_PACKET {
             self.partial.extend_from_slice(read.get(..length).unwrap_or_default());
-            return self.handle_large(&mut batch);
+            let handled = self.handle_large(&mut batch)?;
+            self.account(allowance, batch.messages, length);
+            return Ok(handled);
         }
         let input = read.get(..self.partial.len() + length).unwrap_or_default();
         let consumed = self.inbound.handle_bytes(input, &mut batch)?;
+        let left = batch.messages;
         let rest = input.get(consumed..).unwrap_or_default();
         self.partial.clear();
         if rest.is_empty() {
@@ -196,7 +256,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else {
             self.partial.extend_from_slice(rest);
         }
+        self.account(allowance, left, length);
         Ok(consumed > 0)
+    }
+
+    /// Notes what the client has sent, and whether it has sent more than it may.
+    fn account(&mut self, allowance: Allowance, messages_left: usize, bytes: usize) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.spend(allowance.messages - messages_left, bytes);
+            self.held_back = messages_left == 0 && !self.partial.is_empty();
+        }
     }
 
     /// Handles the partial packet if it has grown to be whole.
@@ -212,9 +281,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(consumed > 0)
     }
 
-    fn handle_partial(&mut self, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
-        let mut batch = inbound::Batch { report: &mut scratch.report, now };
-        self.handle_large(&mut batch)
+    fn handle_partial(
+        &mut self,
+        allowance: Allowance,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<bool, Failure> {
+        let mut batch = inbound::Batch { report: &mut scratch.report, now, messages: allowance.messages };
+        let handled = self.handle_large(&mut batch)?;
+        let left = batch.messages;
+        self.account(allowance, left, 0);
+        Ok(handled)
     }
 
     /// Writes what was left, then what is owed and what the session has.
@@ -341,20 +418,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(wrote)
     }
 
-    fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(sleep) = &mut self.stall else { return false };
-        if sleep.as_mut().poll(cx).is_pending() {
-            return true;
-        }
-        self.stall = None;
-        false
-    }
-
     fn begin_stall(&mut self) {
-        let pause = self.shared.publisher_stall;
+        let pause = self.shared.limits.publisher_stall;
         if pause > Duration::ZERO {
             self.shared.broker.counters.add(Counter::PublisherStalls, 1);
-            self.stall = Some(Box::pin(tokio::time::sleep(pause)));
+            self.pause = Some(Box::pin(tokio::time::sleep(pause)));
         }
     }
 

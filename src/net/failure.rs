@@ -6,6 +6,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::bans::Banned;
 use super::proxy::ProxyError;
 use super::websocket::{self, Violation};
 use crate::auth::{Refused, Why};
@@ -30,7 +31,7 @@ pub enum Failure {
     #[error("the connection broke: {0}")]
     Broken(io::Error),
     /// No CONNECT in time.
-    #[error("no CONNECT came in time (limits.connect_timeout)")]
+    #[error("no CONNECT came in time (connect_timeout)")]
     ConnectTimeout,
     /// What comes before MQTT took too long.
     #[error("what comes before MQTT was not done in time (handshake_timeout)")]
@@ -63,8 +64,14 @@ pub enum Failure {
     #[error("it did not prove again who it is: {0}")]
     NotProvedAgain(Refused),
     /// There are too many connections.
-    #[error("refused: there are limits.max_connections connections already")]
+    #[error("refused: there are max_connections connections already, of [limits] or of the listener")]
     TooManyConnections,
+    /// They come too fast.
+    #[error("refused: more than connections_per_second new connections have come to the listener")]
+    TooManyAtOnce,
+    /// It is kept out for a while.
+    #[error("refused: {0}")]
+    Banned(Box<Banned>),
     /// A packet was malformed, or wrong by itself.
     #[error("a packet is wrong: {0}")]
     Decode(#[from] DecodeError),
@@ -165,6 +172,10 @@ impl Failure {
                 return Some(Answer::refusing(version, reason_of(refused.why)));
             }
             Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
+            Self::TooManyAtOnce => {
+                return Some(Answer::refusing(version, ReasonCode::ConnectionRateExceeded));
+            }
+            Self::Banned(_) => return Some(Answer::refusing(version, ReasonCode::Banned)),
             Self::Decode(error) => return Some(error.answer(version)),
             Self::SecondConnect
             | Self::UnexpectedPacket(_)
@@ -207,6 +218,23 @@ impl Failure {
         matches!(self, Self::Closed | Self::Broken(_))
     }
 
+    /// Whether a connection that ends so soon counts against its client: it does not if that was our doing, nor if it is
+    /// counted otherwise.
+    pub fn is_flapping(&self) -> bool {
+        !matches!(
+            self,
+            Self::TooManyConnections
+                | Self::TooManyAtOnce
+                | Self::Banned(_)
+                | Self::NotAuthenticated(..)
+                | Self::NotProvedAgain(_)
+                | Self::Refused(Refusal::TooManySessions | Refusal::Stopping)
+                | Self::Close(
+                    Close::Expired | Close::NotAuthorized | Close::ServerShuttingDown | Close::Aborted
+                )
+        )
+    }
+
     /// Whether it ended a connection that may never have wanted to speak MQTT: port scans, health checks.
     pub fn is_of_a_stranger(&self) -> bool {
         if let Self::Tls(error) = self {
@@ -242,6 +270,8 @@ impl Failure {
             | Self::Upgrade(_)
             | Self::NotMqtt(_)
             | Self::TooManyConnections
+            | Self::TooManyAtOnce
+            | Self::Banned(_)
             | Self::AnswerTooLarge(_)
             | Self::Refused(_)
             | Self::NotAuthenticated(..)

@@ -1,20 +1,18 @@
 //! From a socket to a session and back: the CONNECT, the connection, and a decent end.
 //!
-//! One async function a client, spawned by the listener. What always holds: a client has `limits.connect_timeout` for its
+//! One async function a client, spawned by the listener. What always holds: a client has its listener's `connect_timeout` for its
 //! CONNECT; whoever is refused is told so where the standard has words for it; and after a last packet the socket is
 //! closed in a way that lets the client read it.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::Shared;
+use super::bans::Offence;
 use super::connection::{Connection, Parts};
 use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
@@ -22,12 +20,14 @@ use super::inbound::{Batch, Inbound};
 use super::login::{Known, login};
 use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
+use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection};
+use crate::broker::{Accepted, Counter, Ending, NewConnection};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
 };
+use crate::config::Limits;
 
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// How long a client may take for its CONNECT when it is to be refused anyway.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one client until it is gone.
 ///
@@ -49,7 +49,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     if let Some(mut started) = Box::pin(begin(stream, arrival, &open.entrance)).await {
         let failure = (&mut started.connection).await;
-        Box::pin(end(started, failure)).await;
+        Box::pin(end(started, failure, &open.entrance)).await;
     }
     drop(open);
 }
@@ -67,7 +67,7 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) -> Option<Box<Started<S>>> {
     let shared = &entrance.shared;
-    let Arrival { peer, connect_by, .. } = *arrival;
+    let Arrival { peer, began, connect_by, .. } = *arrival;
     let mut buffer = Vec::new();
     // Made before the question: whoever stops the broker says so first and then notifies those that wait.
     let stopping = shared.stopping.notified();
@@ -76,7 +76,7 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let first = tokio::select! {
         biased;
-        first = tokio::time::timeout_at(connect_by.into(), read_connect(&mut stream, &mut buffer, shared)) => {
+        first = tokio::time::timeout_at(connect_by.into(), read_connect(&mut stream, &mut buffer, entrance)) => {
             first.unwrap_or(Err(Failure::ConnectTimeout))
         }
         () = stopping => return None,
@@ -88,8 +88,7 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     match started {
         Ok(started) => Some(started),
         Err((mut stream, failure)) => {
-            shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-            shared.lines.refused(peer.address, &failure, Instant::now());
+            entrance.refused(peer.address, &failure, began);
             let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
             say_goodbye(&mut stream, &failure, version, false).await;
             None
@@ -97,20 +96,17 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Tells a client that there is no room, once it has said in which version it wants to hear that.
+/// Tells a client why it cannot come in, once it has said in which version it wants to hear that.
 pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    peer: Option<SocketAddr>,
-    shared: Arc<Shared>,
+    failure: &Failure,
+    entrance: &Entrance,
 ) {
-    let failure = Failure::TooManyConnections;
-    shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-    shared.lines.refused(peer, &failure, Instant::now());
     let mut buffer = Vec::new();
-    let connect = read_connect(&mut stream, &mut buffer, &shared);
+    let connect = read_connect(&mut stream, &mut buffer, entrance);
     if let Ok(Ok(_)) = tokio::time::timeout(REFUSAL_TIMEOUT, connect).await {
         let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
-        say_goodbye(&mut stream, &failure, version, false).await;
+        say_goodbye(&mut stream, failure, version, false).await;
     }
 }
 
@@ -129,6 +125,9 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let shared = &entrance.shared;
     let broker = &shared.broker;
+    if let Some(banned) = entrance.ban_on(peer.address, connect.client_id, Instant::now()) {
+        return Err((stream, banned));
+    }
     let known = match login(&mut stream, entrance, peer, &connect, behind).await {
         Ok(known) => known,
         Err(failure) => return Err((stream, failure)),
@@ -167,14 +166,15 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         handle.clone(),
         version,
         maximum_packet_size,
+        entrance.limits.max_packet_size,
         entrance.leniencies.receive_maximum,
     );
     if last_word.is_some() {
         inbound.may_authenticate_again(&entrance.name);
     }
     let mut scratch = Scratch::take();
-    let mut batch = Batch { report: &mut scratch.report, now };
-    let connack = Packet::ConnAck(connack(broker, &connect, &accepted, last_word.as_deref()));
+    let mut batch = Batch { report: &mut scratch.report, now, messages: 0 };
+    let connack = Packet::ConnAck(connack(entrance, &connect, &accepted, last_word.as_deref()));
     let sent = inbound.send(&connack, accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
@@ -182,17 +182,30 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         broker.disconnect(&handle, link, Ending::Broken, now);
         return Err((stream, failure));
     }
-    let connection = Connection::new(stream, shared.clone(), link, inbound, behind);
+    let Limits { messages_per_second, bytes_per_second, .. } = entrance.limits;
+    let throttle = Throttle::new(messages_per_second, bytes_per_second, now);
+    let began = shared.stamp(now);
+    let connection = Connection::new(stream, shared.clone(), link, inbound, behind, throttle, began);
     Ok(Box::new(Started { connection, peer }))
 }
 
 /// Settles what an ended connection leaves behind.
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failure: Failure) {
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(
+    started: Box<Started<S>>,
+    failure: Failure,
+    entrance: &Entrance,
+) {
     let Started { connection, peer } = *started;
-    let Parts { mut stream, shared, link, inbound } = connection.into_parts();
+    let Parts { mut stream, shared, link, inbound, began } = connection.into_parts();
     let (handle, version) = (inbound.handle().clone(), inbound.version());
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
+    if let Failure::NotProvedAgain(_) = failure {
+        entrance.note(Offence::FailedLogin, peer, &handle.client_id, now);
+    } else if failure.is_flapping() {
+        let lasted = Duration::from_millis(shared.stamp(now).wrapping_sub(began).into());
+        entrance.note(Offence::Gone(lasted), peer, &handle.client_id, now);
+    }
     let ending = if failure.is_asked_for() { inbound.ending } else { Ending::Broken };
     drop(inbound);
     shared.broker.disconnect(&handle, link, ending, now);
@@ -204,9 +217,9 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(started: Box<Started<S>>, failur
 async fn read_connect<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut Vec<u8>,
-    shared: &Shared,
+    entrance: &Entrance,
 ) -> Result<usize, Failure> {
-    let limit = shared.broker.settings.max_packet_size as usize;
+    let limit = entrance.limits.max_packet_size as usize;
     loop {
         if let Some(what) = looks_like_something_else(buffer) {
             return Err(Failure::NotMqtt(what));
@@ -305,21 +318,21 @@ pub async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8
 
 /// What a client is told about its session and the broker's limits, §3.2.
 fn connack<'a>(
-    broker: &Broker,
+    entrance: &Entrance,
     connect: &Connect<'_>,
     accepted: &'a Accepted,
     last_word: Option<&'a [u8]>,
 ) -> ConnAck<'a> {
-    let settings = &broker.settings;
+    let settings = &entrance.shared.broker.settings;
     let mut properties = ConnAckProperties::default();
     if connect.version == ProtocolVersion::V5 {
         properties = ConnAckProperties {
             session_expiry_interval: accepted.session_expiry_interval,
-            receive_maximum: NonZeroU16::new(settings.receive_maximum),
+            receive_maximum: entrance.receive_maximum(),
             maximum_qos: (settings.maximum_qos < crate::codec::QoS::ExactlyOnce)
                 .then_some(settings.maximum_qos),
             retain_available: (!settings.retained.available).then_some(false),
-            maximum_packet_size: Some(settings.max_packet_size),
+            maximum_packet_size: Some(entrance.limits.max_packet_size),
             assigned_client_identifier: accepted.assigned.then_some(&*accepted.handle.client_id),
             topic_alias_maximum: (settings.topic_alias_maximum > 0).then_some(settings.topic_alias_maximum),
             server_keep_alive: accepted.server_keep_alive,

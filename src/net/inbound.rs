@@ -18,13 +18,13 @@ use crate::auth::acl::Decision;
 use crate::auth::{Exchange, Refused, SCRAM_SHA_256, Why};
 use crate::broker::{Counter, Denial, Ending, SessionHandle, Subscribed};
 use crate::codec::{
-    AckKind, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion, Publish, QoS,
-    ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
+    AckKind, Acknowledgement, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion,
+    Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
     decode_publish, encode_acknowledgement, read_header,
 };
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
-use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report, Session};
+use crate::session::{Acknowledged, IncomingAliases, Lifetime, Report};
 use crate::store::{CommitSeq, Transaction};
 use crate::topic::TopicName;
 
@@ -36,6 +36,8 @@ pub struct Inbound {
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
     maximum_packet_size: Option<u32>,
+    /// Ours towards it.
+    packet_limit: u32,
     /// QoS 2 exchanges of the client's that are not released.
     unreleased: usize,
     /// The store keeps what is the session's; that does not change while it is connected.
@@ -70,6 +72,8 @@ pub struct Batch<'r> {
     pub report: &'r mut Report,
     /// When it was read.
     pub now: Instant,
+    /// PUBLISH packets that may still be handled.
+    pub messages: usize,
 }
 
 /// The run that is being gathered.
@@ -119,6 +123,7 @@ impl Inbound {
         handle: Arc<SessionHandle>,
         version: ProtocolVersion,
         maximum_packet_size: Option<u32>,
+        packet_limit: u32,
         forgives_receive_maximum: bool,
     ) -> Self {
         let (unreleased, kept) = {
@@ -132,6 +137,7 @@ impl Inbound {
             kept,
             version,
             maximum_packet_size,
+            packet_limit,
             forgives_receive_maximum,
             forgiven: false,
             aliases: None,
@@ -157,7 +163,7 @@ impl Inbound {
         self.again = Some(Box::new(Again { listener: listener.into(), exchange: None }));
     }
 
-    /// Handles every whole packet in `input`; how many bytes those were.
+    /// Handles every whole packet in `input`, up to a PUBLISH that the client may not send yet; how many bytes those were.
     ///
     /// # Errors
     /// Why the connection is to end. All packets before the offending one have been handled.
@@ -183,7 +189,7 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         let mut position = 0;
-        let limit = self.shared.broker.settings.max_packet_size as usize;
+        let limit = self.packet_limit as usize;
         while let Some(rest) = input.get(position..)
             && let Some(header) = read_header(rest)?
         {
@@ -198,8 +204,13 @@ impl Inbound {
                 position += self.handle_acknowledgements(rest, tally, batch)?;
                 continue;
             }
+            let is_publish = header.first_byte >> 4 == PacketType::Publish as u8;
+            if is_publish && batch.messages == 0 {
+                break;
+            }
             tally.packets += 1;
-            if header.first_byte >> 4 == PacketType::Publish as u8 {
+            if is_publish {
+                batch.messages -= 1;
                 let publish = decode_publish(self.version, header.first_byte, body)?;
                 tally.publishes += 1;
                 tally.publish_bytes += publish.payload.len() as u64;
@@ -510,51 +521,45 @@ impl Inbound {
         tally: &mut Tally,
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
-        let (shared, handle) = (self.shared.clone(), self.handle.clone());
-        let mut state = handle.lock();
+        let broker = &self.shared.broker;
+        let mut state = self.handle.lock();
         // Appended under the lock, so that the store hears of what happens to the session in its order.
-        let transaction = if self.kept { shared.broker.reserve(batch.report) } else { None };
+        let transaction = if self.kept { broker.reserve(batch.report) } else { None };
+        let sequence = batch.report.sequence;
         let mut position = 0;
-        let result = self.acknowledged(input, &mut position, &mut state.session, tally, batch);
-        shared.broker.append_gathered(transaction, batch.report);
-        self.unreleased = state.session.unreleased();
-        result.map(|()| position)
-    }
-
-    fn acknowledged(
-        &mut self,
-        input: &[u8],
-        position: &mut usize,
-        session: &mut Session,
-        tally: &mut Tally,
-        batch: &mut Batch<'_>,
-    ) -> Result<(), Failure> {
-        let limit = self.shared.broker.settings.max_packet_size as usize;
-        while let Some(rest) = input.get(*position..)
-            && let Some(header) = read_header(rest)?
-            && let Some(kind) = acknowledgement_kind(header.first_byte)
-            && header.frame_length() <= rest.len().min(limit)
-        {
-            let body = rest.get(header.header_length..header.frame_length()).unwrap_or_default();
-            let packet = decode_acknowledgement(self.version, kind, header.first_byte, body)?;
-            *position += header.frame_length();
+        let result = loop {
+            let rest = input.get(position..).unwrap_or_default();
+            let (kind, packet) = match next_acknowledgement(rest, self.version, self.packet_limit as usize) {
+                Ok(Some((kind, packet, length))) => {
+                    position += length;
+                    (kind, packet)
+                }
+                Ok(None) => break Ok(position),
+                Err(error) => break Err(error.into()),
+            };
             tally.packets += 1;
-            match session.handle_acknowledgement(kind, packet.packet_id, packet.reason, batch.report) {
+            let (packet_id, reason) = (packet.packet_id, packet.reason);
+            match state.session.handle_acknowledgement(kind, packet_id, reason, batch.report) {
                 Acknowledged::Answer(answer, packet_id, reason) => {
+                    batch.report.packets_sent += 1;
                     // Also of what is not known any more: the end of it may not be committed yet.
-                    self.acknowledge(answer, packet_id, reason, batch.report.sequence, batch);
+                    let pool = &mut batch.report.buffers;
+                    self.acks.push(sequence, &*broker.store, pool, |bytes| {
+                        encode_acknowledgement(bytes, self.version, answer, packet_id, reason);
+                    });
                 }
                 // An acknowledgement of nothing is no harm: after a lost connection a client may send one twice.
                 Acknowledged::Done | Acknowledged::Unknown => {}
                 Acknowledged::Contradiction => {
-                    return Err(Failure::ContradictoryAcknowledgement(
-                        kind.packet_type(),
-                        packet.packet_id.get(),
-                    ));
+                    break Err(Failure::ContradictoryAcknowledgement(kind.packet_type(), packet_id.get()));
                 }
             }
+        };
+        if transaction.is_some() || batch.report.has_records() {
+            broker.append_gathered(transaction, batch.report);
         }
-        Ok(())
+        self.unreleased = state.session.unreleased();
+        result
     }
 
     fn subscribe(&mut self, packet: &Subscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
@@ -628,6 +633,22 @@ impl Inbound {
         self.acks.push(sequence, &*self.shared.broker.store, pool, |out| out.extend_from_slice(&bytes));
         Ok(())
     }
+}
+
+/// The acknowledgement at the start of `input`, if one is there in full; and its length.
+fn next_acknowledgement(
+    input: &[u8],
+    version: ProtocolVersion,
+    limit: usize,
+) -> Result<Option<(AckKind, Acknowledgement<'_>, usize)>, DecodeError> {
+    let Some(header) = read_header(input)? else { return Ok(None) };
+    let length = header.frame_length();
+    let (Some(kind), true) = (acknowledgement_kind(header.first_byte), length <= input.len().min(limit))
+    else {
+        return Ok(None);
+    };
+    let body = input.get(header.header_length..length).unwrap_or_default();
+    Ok(Some((kind, decode_acknowledgement(version, kind, header.first_byte, body)?, length)))
 }
 
 /// Which of the four acknowledgements a first byte begins, if any.

@@ -12,8 +12,10 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::entrance::{Entrance, OpenConnection, Transport};
+use super::failure::Failure;
 use super::peer::{Arrival, Peer};
 use super::socket::{Accepted, Bound, Inherited};
+use super::throttle::Bucket;
 use super::tls::TlsError;
 use super::{Shared, handshake, transport};
 use crate::broker::Counter;
@@ -68,7 +70,7 @@ pub fn listen(
     inherited: &mut Inherited,
 ) -> Result<Listening, ListenError> {
     let entrance = Entrance::new(listener, shared)?;
-    let socket = Bound::new(listener, inherited)?;
+    let socket = Bound::new(listener, entrance.limits.bytes_per_second, inherited)?;
     let address = socket.address();
     let mut tasks = vec![tokio::spawn(accept(socket, entrance.clone()))];
     tasks.extend(entrance.tls().map(|tls| tokio::spawn(tls.clone().watch())));
@@ -77,14 +79,15 @@ pub fn listen(
 
 async fn accept(socket: Bound, entrance: Arc<Entrance>) {
     let shared = &entrance.shared;
+    let mut rate = Bucket::new(entrance.limits.connections_per_second, Instant::now());
     loop {
         match socket.accept().await {
             Ok(accepted) => {
                 shared.broker.counters.add(Counter::SocketsAccepted, 1);
-                if entrance.is_full() {
-                    turn_away(accepted, &entrance);
-                } else {
-                    welcome(accepted, &entrance);
+                let now = Instant::now();
+                match objection(&accepted, &entrance, rate.as_mut(), now) {
+                    Some(failure) => turn_away(accepted, failure, &entrance, now),
+                    None => welcome(accepted, &entrance, now),
                 }
             }
             Err(error) => {
@@ -102,14 +105,36 @@ async fn accept(socket: Bound, entrance: Arc<Entrance>) {
     }
 }
 
+/// Why a connection cannot come in, if so. Behind a proxy, who is banned turns out later.
+fn objection(
+    accepted: &Accepted,
+    entrance: &Entrance,
+    rate: Option<&mut Bucket>,
+    now: Instant,
+) -> Option<Failure> {
+    let address = accepted.address().filter(|_| !entrance.proxy_protocol);
+    if let Some(banned) = address.and_then(|address| entrance.ban_on(Some(address), "", now)) {
+        return Some(banned);
+    }
+    if entrance.is_full() {
+        return Some(Failure::TooManyConnections);
+    }
+    if rate.is_some_and(|rate| !rate.take(now)) {
+        entrance.shared.broker.counters.add(Counter::RefusedTooFast, 1);
+        return Some(Failure::TooManyAtOnce);
+    }
+    None
+}
+
 /// Gives a client its task: one for each transport, so that each is as small as can be.
-fn welcome(accepted: Accepted, entrance: &Arc<Entrance>) {
+fn welcome(accepted: Accepted, entrance: &Arc<Entrance>, now: Instant) {
     let open = OpenConnection::new(entrance.clone());
-    let now = Instant::now();
-    let connect_by = now + entrance.connect_timeout;
-    let handshake_by = connect_by.min(now + entrance.handshake_timeout);
-    let peer = Peer { address: accepted.address(), ..Peer::default() };
-    let arrival = Box::new(Arrival { peer, handshake_by, connect_by });
+    let arrival = Box::new(Arrival {
+        peer: Peer { address: accepted.address(), ..Peer::default() },
+        began: now,
+        handshake_by: now + entrance.handshake_timeout(),
+        connect_by: now + entrance.limits.connect_timeout,
+    });
     let stream = match accepted {
         Accepted::Tcp(stream, _) => stream,
         Accepted::Unix(stream) => {
@@ -128,24 +153,22 @@ fn welcome(accepted: Accepted, entrance: &Arc<Entrance>) {
     };
 }
 
-/// Tells a client that there is no room, unless that costs more than it is worth: a handshake of TLS does.
-fn turn_away(accepted: Accepted, entrance: &Arc<Entrance>) {
-    let shared = &entrance.shared;
-    if entrance.tls().is_some() || !shared.begin_refusal() {
-        shared.broker.counters.add(Counter::ConnectionsRefused, 1);
+/// Tells a client why it cannot come in, unless that costs more than it is worth: a handshake of TLS does.
+fn turn_away(accepted: Accepted, failure: Failure, entrance: &Arc<Entrance>, now: Instant) {
+    let address = accepted.address();
+    if entrance.tls().is_some() || !entrance.shared.begin_refusal() {
+        entrance.refused(address, &failure, now);
         return;
     }
     let entrance = entrance.clone();
     tokio::spawn(async move {
-        let shared = &entrance.shared;
-        let address = accepted.address();
         match accepted {
-            Accepted::Unix(stream) => handshake::refuse(stream, address, shared.clone()).await,
-            Accepted::Tcp(stream, _) if entrance.websocket().is_some() => {
-                transport::refuse_ws(stream, address, &entrance).await;
+            Accepted::Unix(stream) => {
+                entrance.refused(address, &failure, now);
+                handshake::refuse(stream, &failure, &entrance).await;
             }
-            Accepted::Tcp(stream, _) => handshake::refuse(stream, address, shared.clone()).await,
+            Accepted::Tcp(stream, _) => transport::turn_away(stream, address, &failure, &entrance, now).await,
         }
-        shared.end_refusal();
+        entrance.shared.end_refusal();
     });
 }

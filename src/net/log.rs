@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::bans::Ban;
 use super::failure::Failure;
 use crate::broker::Denial;
 use crate::codec::ProtocolVersion;
@@ -124,13 +125,37 @@ impl LineBudget {
         }
     }
 
+    /// Somebody is kept out from now on.
+    pub fn banned(&self, listener: &str, ban: &Ban, now: Instant) {
+        if self.take(now) {
+            let Ban { subject, reason, count, window, duration } = ban;
+            tracing::warn!(
+                listener,
+                "banned for {duration:?}: {subject}, for {count} {reason} within {window:?}"
+            );
+        }
+    }
+
+    /// A client sends more than its listener lets it.
+    pub fn held_back(&self, client: &str, now: Instant) {
+        if self.take(now) {
+            tracing::info!(
+                client,
+                "it sends more than messages_per_second or bytes_per_second of its listener; it is read more slowly"
+            );
+        }
+    }
+
     /// A connection ended before it had a session.
     pub fn refused(&self, peer: Option<SocketAddr>, why: &Failure, now: Instant) {
         if !self.take(now) {
             return;
         }
         let peer = peer.map(tracing::field::display);
-        if why.is_of_a_stranger() {
+        if matches!(why, Failure::Banned(_)) {
+            // That there is a ban was told when it began.
+            tracing::debug!(peer, reason = %why, "a connection was refused");
+        } else if why.is_of_a_stranger() {
             tracing::debug!(peer, reason = %why, "a connection ended without CONNECT");
         } else {
             tracing::info!(peer, reason = %why, "a connection was refused");

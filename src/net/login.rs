@@ -5,9 +5,11 @@
 //! is refused with 0x8C.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use super::bans::Offence;
 use super::entrance::Entrance;
 use super::failure::Failure;
 use super::handshake::read_more;
@@ -39,8 +41,11 @@ pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     behind: &[u8],
 ) -> Result<Known, Failure> {
     let shared = &entrance.shared;
-    let refused = |refused| {
+    let refused = |refused: Refused| {
         shared.broker.counters.add(Counter::LoginsRefused, 1);
+        if refused.why.is_of_the_client() {
+            entrance.note(Offence::FailedLogin, peer.address, connect.client_id, Instant::now());
+        }
         Failure::NotAuthenticated(describe(connect), refused)
     };
     let mut behind = behind.to_vec();
@@ -54,7 +59,7 @@ pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
             Some(_) => Err(Failure::Refused(Refusal::AuthenticationMethod)),
         }
     };
-    let known = tokio::time::timeout(entrance.connect_timeout, known).await;
+    let known = tokio::time::timeout(entrance.limits.connect_timeout, known).await;
     let late = Refused { authenticator: "none", why: Why::TooLate };
     let (identity, last_word) = known.unwrap_or(Ok(Err(late)))?.map_err(refused)?;
     Ok(Known { identity: Arc::new(identity), last_word, behind })

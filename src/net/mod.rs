@@ -6,6 +6,7 @@
 //! idle connection holds no buffer at all; nothing that a client sends can make it grow without bound.
 
 mod acks;
+mod bans;
 mod connection;
 mod entrance;
 mod failure;
@@ -19,13 +20,14 @@ mod permit;
 mod proxy;
 mod scratch;
 mod socket;
+mod throttle;
 mod tls;
 mod transport;
 mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -35,9 +37,11 @@ pub use peer::Peer;
 pub use socket::Inherited;
 pub use tls::{AlternativeNames, Certificate, ClientCertificate, Moment, TlsError};
 
+use self::bans::Bans;
 use self::log::LineBudget;
 use crate::auth::Auth;
 use crate::broker::Broker;
+use crate::config::{self, Limits};
 
 /// Clients at a time that are told there is no room.
 const REFUSALS: usize = 64;
@@ -49,15 +53,16 @@ pub struct Shared {
     pub broker: Arc<Broker>,
     /// Who finds out who the clients are.
     pub auth: Arc<Auth>,
-    /// How long a connection may take until its CONNECT is complete.
-    pub connect_timeout: Duration,
-    /// Longest pause of a publisher for the sake of slow subscribers; zero: none.
-    pub publisher_stall: Duration,
-    /// Connections at a time.
-    pub max_connections: usize,
+    /// Bounds on what clients may take, where their listener has none of its own.
+    pub limits: Limits,
+    /// When it began; connections remember how long after it they did.
+    started: Instant,
+    bans: Bans,
     lines: LineBudget,
     /// Of their own, so that a client that is denied much hides nobody who comes and goes.
     denials: LineBudget,
+    /// So that the flood which leads to a ban does not hide it.
+    ban_lines: LineBudget,
     open: AtomicUsize,
     refusing: AtomicUsize,
     all_closed: Notify,
@@ -69,18 +74,19 @@ impl Shared {
     pub fn new(
         broker: Arc<Broker>,
         auth: Arc<Auth>,
-        connect_timeout: Duration,
-        publisher_stall: Duration,
-        max_connections: usize,
+        limits: &Limits,
+        bans: &config::Bans,
+        now: Instant,
     ) -> Arc<Self> {
         Arc::new(Self {
             broker,
             auth,
-            connect_timeout,
-            publisher_stall,
-            max_connections,
+            limits: limits.clone(),
+            started: now,
+            bans: Bans::new(bans, now),
             lines: LineBudget::new(),
             denials: LineBudget::new(),
+            ban_lines: LineBudget::new(),
             open: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             all_closed: Notify::new(),
@@ -91,6 +97,17 @@ impl Shared {
     /// Connections open now, with or without a session.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Puts other settings of bans in force, and lifts all there are.
+    pub fn replace_bans(&self, settings: &config::Bans) {
+        self.bans.replace(settings);
+    }
+
+    /// A time as connections remember it, which is all that they have room for: in milliseconds, begun anew after seven
+    /// weeks.
+    fn stamp(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_millis() as u32
     }
 
     /// Whether one more client may be told that it is refused; if so, that has to end.

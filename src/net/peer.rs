@@ -21,6 +21,8 @@ pub struct Peer {
 pub struct Arrival {
     /// Who it is.
     pub peer: Peer,
+    /// When it was accepted.
+    pub began: Instant,
     /// When what comes before MQTT must be done.
     pub handshake_by: Instant,
     /// When its CONNECT must be there.

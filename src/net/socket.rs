@@ -20,6 +20,12 @@ use crate::config::{Listener, ListenerKind};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4_096;
 
+/// What the system gives a connection to receive into, or more: with less it is told how much.
+const USUAL_BUFFER: u32 = 128 * 1024;
+
+/// The least that TCP gets along with.
+const LEAST_BUFFER: u32 = 4 * 1024;
+
 /// This machine has no such family of addresses, as Linux says it.
 const NO_SUCH_FAMILY: i32 = 97;
 
@@ -100,7 +106,10 @@ impl Inherited {
 
 impl Bound {
     /// Binds a listener's address, unless it is among those inherited.
-    pub fn new(listener: &Listener, inherited: &mut Inherited) -> io::Result<Self> {
+    ///
+    /// Of clients that are held to so many bytes a second, where it is not 0, the system receives no more ahead than they
+    /// get through in two: what waits there waits before anything that comes later, such as a PINGREQ.
+    pub fn new(listener: &Listener, bytes_per_second: u32, inherited: &mut Inherited) -> io::Result<Self> {
         if listener.kind == ListenerKind::Unix {
             let path = &listener.socket_path;
             return match inherited.take_unix(path) {
@@ -116,11 +125,15 @@ impl Bound {
             None => bind_tcp(listener.address)?.into(),
         };
         socket.set_nonblocking(true)?;
-        // Accepted sockets inherit both: no call for each of them.
+        // Accepted sockets inherit all: no call for each of them.
         let options = SockRef::from(&socket);
         options.set_tcp_nodelay(true)?;
         if let Some(idle) = Some(listener.tcp_keepalive).filter(|idle| !idle.is_zero()) {
             options.set_tcp_keepalive(&keepalive(idle))?;
+        }
+        let ahead = bytes_per_second.saturating_mul(2);
+        if (1..USUAL_BUFFER).contains(&ahead) {
+            options.set_recv_buffer_size(ahead.max(LEAST_BUFFER) as usize)?;
         }
         Ok(Self::Tcp(TcpListener::from_std(socket)?))
     }
@@ -207,7 +220,7 @@ mod tests {
         for idle in [Duration::from_secs(60), Duration::ZERO] {
             let mut listener = Listener::tcp("options", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
             listener.tcp_keepalive = idle;
-            let bound = Bound::new(&listener, &mut Inherited::default()).unwrap();
+            let bound = Bound::new(&listener, 0, &mut Inherited::default()).unwrap();
             let _client = TcpStream::connect(bound.address().unwrap()).await.unwrap();
             let Accepted::Tcp(stream, _) = bound.accept().await.unwrap() else { panic!("it is TCP") };
             let options = SockRef::from(&stream);
@@ -216,6 +229,19 @@ mod tests {
             if !idle.is_zero() {
                 assert_eq!(options.tcp_keepalive_time().unwrap(), idle);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn of_slow_clients_little_is_received_ahead() {
+        let listener = Listener::tcp("slow", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        for (rate, most) in [(64, 8 * 1024), (10_000, 40_000)] {
+            let bound = Bound::new(&listener, rate, &mut Inherited::default()).unwrap();
+            let _client = TcpStream::connect(bound.address().unwrap()).await.unwrap();
+            let Accepted::Tcp(stream, _) = bound.accept().await.unwrap() else { panic!("it is TCP") };
+            // The system doubles what it is told, for its own book-keeping.
+            let size = SockRef::from(&stream).recv_buffer_size().unwrap();
+            assert!(size <= most, "{rate}: {size}");
         }
     }
 }

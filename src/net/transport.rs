@@ -13,12 +13,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::entrance::{Entrance, OpenConnection};
 use super::failure::Failure;
-use super::handshake::{self, part};
+use super::handshake::{self, REFUSAL_TIMEOUT, part};
 use super::peer::{Arrival, Peer};
 use super::proxy::{self, Parsed, ProxyError};
 use super::tls::client_certificate;
 use super::websocket::{self, LARGEST_REQUEST, Refusal, Upgrade, WebSocket};
-use crate::broker::Counter;
 
 /// Serves a client that comes through a proxy until it is gone.
 pub async fn serve_proxied(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnection) {
@@ -60,11 +59,27 @@ pub async fn serve_wss(stream: TcpStream, arrival: Box<Arrival>, open: OpenConne
     }
 }
 
-/// Tells a client that asks for WebSocket that there is no room.
-pub async fn refuse_ws(mut stream: TcpStream, address: Option<SocketAddr>, entrance: &Entrance) {
-    entrance.shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-    entrance.shared.lines.refused(address, &Failure::TooManyConnections, Instant::now());
-    part(&mut stream, Refusal::Busy.response().as_bytes(), &Failure::TooManyConnections).await;
+/// Tells a client of a listener without TLS why it cannot come in.
+pub async fn turn_away(
+    stream: TcpStream,
+    address: Option<SocketAddr>,
+    failure: &Failure,
+    entrance: &Entrance,
+    now: Instant,
+) {
+    let by = now + REFUSAL_TIMEOUT;
+    let peer = Peer { address, ..Peer::default() };
+    let arrival = Box::new(Arrival { peer, began: now, handshake_by: by, connect_by: by });
+    // Behind a proxy it is worth knowing who that was, and the answer would be lost with the header unread.
+    let introduced = tokio::time::timeout(REFUSAL_TIMEOUT, introduce(stream, arrival, entrance)).await;
+    let Ok(Some((mut stream, arrival))) = introduced else { return };
+    entrance.refused(arrival.peer.address, failure, now);
+    if entrance.websocket().is_some() {
+        let refusal = if matches!(failure, Failure::Banned(_)) { Refusal::Banned } else { Refusal::Busy };
+        part(&mut stream, refusal.response().as_bytes(), failure).await;
+    } else {
+        handshake::refuse(stream, failure, entrance).await;
+    }
 }
 
 /// Does the handshake of TLS, or says why it fails.
@@ -73,14 +88,20 @@ async fn secure(
     arrival: Box<Arrival>,
     entrance: &Entrance,
 ) -> Option<(Box<TlsStream<TcpStream>>, Box<Arrival>)> {
-    let (stream, mut arrival) = introduce(stream, arrival, entrance).await?;
+    let (mut stream, mut arrival) = introduce(stream, arrival, entrance).await?;
+    if entrance.proxy_protocol
+        && let Some(banned) = entrance.ban_on(arrival.peer.address, "", Instant::now())
+    {
+        refuse(&mut stream, &[], &arrival, &banned, entrance).await;
+        return None;
+    }
     match entrance.tls()?.accept(stream).await {
         Ok(stream) => {
             arrival.peer.certificate = client_certificate(&stream);
             Some((Box::new(stream), arrival))
         }
         Err((error, mut stream)) => {
-            refuse(&mut stream, &[], &arrival.peer, &Failure::from_tls(error), entrance).await;
+            refuse(&mut stream, &[], &arrival, &Failure::from_tls(error), entrance).await;
             None
         }
     }
@@ -95,8 +116,9 @@ async fn introduce(
     if !entrance.proxy_protocol {
         return Some((stream, arrival));
     }
-    let header = if entrance.trusts(&arrival.peer) {
-        read_header(&mut stream).await
+    let header = if entrance.trusts(arrival.peer.address) {
+        // Apart, so that those who come without a proxy have no room for its header.
+        Box::pin(read_header(&mut stream)).await
     } else {
         Err(Failure::UntrustedProxy)
     };
@@ -108,7 +130,7 @@ async fn introduce(
             Some((stream, arrival))
         }
         Err(failure) => {
-            refuse(&mut stream, &[], &arrival.peer, &failure, entrance).await;
+            refuse(&mut stream, &[], &arrival, &failure, entrance).await;
             None
         }
     }
@@ -147,13 +169,12 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) -> Option<(Box<WebSocket<S>>, Box<Arrival>)> {
     let settings = entrance.websocket()?;
-    let peer = &mut arrival.peer;
     let mut request = Vec::new();
-    match read_upgrade(&mut stream, &mut request, peer, entrance).await {
+    match read_upgrade(&mut stream, &mut request, &arrival.peer, entrance).await {
         Ok(upgrade) => {
             if let Some(address) = upgrade.forwarded_for {
                 // Its port is not known.
-                peer.address = Some(SocketAddr::new(address, 0));
+                arrival.peer.address = Some(SocketAddr::new(address, 0));
             }
             let early = request.split_off(upgrade.length.min(request.len()));
             let stream = WebSocket::new(stream, early, settings.ping_interval);
@@ -164,7 +185,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
                 Failure::Upgrade(refusal) => refusal.response(),
                 _ => String::new(),
             };
-            refuse(&mut stream, response.as_bytes(), peer, &failure, entrance).await;
+            refuse(&mut stream, response.as_bytes(), &arrival, &failure, entrance).await;
             None
         }
     }
@@ -205,7 +226,7 @@ async fn in_time<T>(
     steps: impl AsyncFnOnce(Box<Arrival>) -> Option<T>,
 ) -> Option<T> {
     let shared = &entrance.shared;
-    let (until, address) = (arrival.handshake_by, arrival.peer.address);
+    let (began, until, address) = (arrival.began, arrival.handshake_by, arrival.peer.address);
     // Made before the question, as in `handshake`.
     let stopping = shared.stopping.notified();
     if shared.broker.is_stopping() {
@@ -217,8 +238,7 @@ async fn in_time<T>(
         () = stopping => return None,
     };
     if done.is_err() {
-        shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-        shared.lines.refused(address, &Failure::HandshakeTimeout, Instant::now());
+        entrance.refused(address, &Failure::HandshakeTimeout, began);
     }
     done.ok().flatten()
 }
@@ -227,11 +247,10 @@ async fn in_time<T>(
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     bytes: &[u8],
-    peer: &Peer,
+    arrival: &Arrival,
     failure: &Failure,
     entrance: &Entrance,
 ) {
-    entrance.shared.broker.counters.add(Counter::ConnectionsRefused, 1);
-    entrance.shared.lines.refused(peer.address, failure, Instant::now());
+    entrance.refused(arrival.peer.address, failure, arrival.began);
     part(stream, bytes, failure).await;
 }

@@ -159,13 +159,7 @@ async fn start_inheriting(
         let Restored { sessions, subscriptions, messages, retained } = broker.restore(recovered, now);
         tracing::info!(sessions, subscriptions, messages, retained, "the store is open");
     }
-    let shared = Shared::new(
-        broker.clone(),
-        auth,
-        config.limits.connect_timeout,
-        config.limits.publisher_stall,
-        settings::bound(config.limits.max_connections.into()),
-    );
+    let shared = Shared::new(broker.clone(), auth, &config.limits, &config.bans, now);
     let mut listening = Vec::new();
     for listener in &config.listeners {
         let name = listener.name.clone();

@@ -62,6 +62,10 @@ impl Running {
                     && identity.user.as_deref().is_some_and(|user| gone.contains(user))
             })
         };
+        if self.config.bans != config.bans {
+            self.shared.replace_bans(&config.bans);
+            tracing::info!("[bans] changed: all bans are lifted");
+        }
         let later = needs_a_start(&self.config, &config);
         if !later.is_empty() {
             tracing::warn!("{} changed; that takes effect at the next start", later.join(", "));

@@ -33,7 +33,6 @@ pub fn broker(config: &Config) -> Settings {
         receive_maximum: session.receive_maximum,
         topic_alias_maximum: session.topic_alias_maximum,
         topic_alias_maximum_outgoing: session.topic_alias_maximum_outgoing,
-        max_packet_size: limits.max_packet_size,
         max_keep_alive: limits.max_keep_alive,
         expiry_3x: Some(session.expiry_3x).filter(|expiry| !expiry.is_zero()),
         max_expiry: session.max_expiry,

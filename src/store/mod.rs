@@ -20,7 +20,7 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-pub use disk::{DiskStore, OpenError};
+pub use disk::{DiskStore, OpenError, Statistics};
 pub use memory::MemoryStore;
 pub use record::{
     Damaged, GroupImage, Identifiers, MessageImage, Owner, Record, RecordIter, Records, RetainedSlot, Row,
@@ -70,6 +70,11 @@ pub trait Store: Send + Sync + Debug {
 
     /// What the store is known by, random: a key for hashes that must be the same after a restart.
     fn secret(&self) -> [u8; 16];
+
+    /// What it has done and has, if it keeps count.
+    fn statistics(&self) -> Option<Statistics> {
+        None
+    }
 
     /// How its times relate to the process's.
     fn timebase(&self) -> Timebase;

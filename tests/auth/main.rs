@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bans;
 mod certified;
 mod flood;
 mod passwords;

@@ -41,7 +41,6 @@ pub fn settings() -> Settings {
         receive_maximum: 1_024,
         topic_alias_maximum: 64,
         topic_alias_maximum_outgoing: 0,
-        max_packet_size: 16 * 1024 * 1024,
         max_keep_alive: 0,
         expiry_3x: None,
         max_expiry: None,

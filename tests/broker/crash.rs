@@ -132,7 +132,7 @@ impl Life {
     }
 
     fn publish(&mut self, index: usize) {
-        let is_second = self.random.below(2) == 0;
+        let is_second = self.random.percent(50);
         let topic = TOPICS[self.random.below(2) as usize];
         let publisher = &mut self.publishers[index];
         if publisher.party.is_none() || publisher.outgoing.len() >= 6 {

@@ -36,6 +36,16 @@ impl Stream for TcpStream {
     }
 }
 
+impl Stream for Box<dyn Stream> {
+    fn socket(&self) -> &TcpStream {
+        (**self).socket()
+    }
+
+    fn end(&mut self) {
+        (**self).end();
+    }
+}
+
 impl Stream for rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     fn socket(&self) -> &TcpStream {
         &self.sock

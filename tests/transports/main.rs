@@ -4,8 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod curl;
 mod examples;
+mod limits;
 mod proxied;
 mod renewal;
 mod secure;

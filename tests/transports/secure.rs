@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::support::certificates::{Authority, Folder, Pair, Wanted};
-use crate::support::{Broker, RawClient, V3_1_1, V5, connect, unique};
+use crate::support::{Broker, RawClient, V5, connect, unique};
 use crate::tools::{Outcome, mosquitto_round_trip, run};
 
 /// A broker with one TLS listener.
@@ -282,40 +282,6 @@ fn a_certificate_that_ends_while_the_broker_runs_is_refused_by_newcomers() {
     }
     broker.wait_for_log("received fatal alert: CertificateExpired");
     stays.all_before_pingresp();
-}
-
-/// A packet that comes record by record, and one whose records are cut anywhere.
-#[test]
-fn a_record_cut_anywhere_hurts_nobody() {
-    let folder = Folder::new();
-    let authority = Authority::new(&folder, "ca");
-    let broker = broker(&authority.server("server").toml());
-    let mut witness = RawClient::over(open(&broker, authority.client_config()), V3_1_1);
-    witness.send(&connect(V3_1_1).client_id(unique("witness")).bytes());
-    assert_eq!(witness.read().connack().reason, 0);
-
-    // What a client sends in its handshake and first packet, recorded once and cut at every length up to there.
-    let mut connection =
-        ClientConnection::new(authority.client_config(), "localhost".try_into().unwrap()).unwrap();
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).unwrap();
-    for length in (0..hello.len()).step_by(7).chain([hello.len()]) {
-        let mut socket = TcpStream::connect(("127.0.0.1", broker.port())).unwrap();
-        socket.write_all(&hello[..length]).unwrap();
-    }
-    // And a session that ends in the midst of a record of data.
-    let mut stream = open(&broker, authority.client_config());
-    stream.write_all(&connect(V5).client_id(unique("cut")).bytes()).unwrap();
-    stream.read_exact(&mut [0; 1]).unwrap();
-    let mut records = Vec::new();
-    stream.conn.writer().write_all(&[0x30; 200]).unwrap();
-    stream.conn.write_tls(&mut records).unwrap();
-    stream.sock.write_all(&records[..records.len() / 2]).unwrap();
-    drop(stream);
-
-    witness.all_before_pingresp();
-    let log = broker.log();
-    assert!(!log.contains("panicked"), "{log}");
 }
 
 #[test]

@@ -237,36 +237,6 @@ fn the_flag_for_websocket_listens_beside_the_one_for_tcp() {
     connect(V5).client_id(unique("flag")).open(&broker);
 }
 
-/// Thousands of requests that never end: bounded memory, and whoever means it comes in at once.
-#[test]
-fn half_open_connections_leave_others_alone() {
-    const HALF_OPEN: usize = 3_000;
-    let broker = Broker::with_config(
-        "[limits]\nconnect_timeout = \"60s\"\n[[listeners]]\nkind = \"ws\"\naddress = \"127.0.0.1:{PORT}\"\n",
-    );
-    let before = resident(&broker);
-    let mut half_open = Vec::new();
-    while half_open.len() < HALF_OPEN {
-        let mut stream = tcp(&broker);
-        stream.write_all(b"GET /mqtt HTTP/1.1\r\nHost: loc").unwrap();
-        half_open.push(stream);
-    }
-    let start = Instant::now();
-    let mut client = RawClient::over(WebSocket::open(address(&broker)), V5);
-    client.send(&connect(V5).client_id(unique("honest")).bytes());
-    assert_eq!(client.read().connack().reason, 0);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    let each = resident(&broker).saturating_sub(before) / HALF_OPEN;
-    assert!(each < 8 * 1024, "a half-open connection takes {each} bytes");
-}
-
-/// Bytes of memory that the broker holds.
-fn resident(broker: &Broker) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() * 1024
-}
-
 #[test]
 fn a_silent_connection_is_pinged() {
     let broker = broker("websocket_ping = \"1s\"\n");

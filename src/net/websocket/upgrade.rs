@@ -72,6 +72,9 @@ pub enum Refusal {
     /// No room, or too fast.
     #[error("there are too many connections; try again later")]
     Busy,
+    /// Its address is kept out for a while.
+    #[error("this address is banned for a while; try again later")]
+    Banned,
 }
 
 impl Refusal {
@@ -86,7 +89,7 @@ impl Refusal {
                 "426 Upgrade Required",
                 "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
             ),
-            Self::Origin(_) => ("403 Forbidden", ""),
+            Self::Origin(_) | Self::Banned => ("403 Forbidden", ""),
             Self::Busy => ("503 Service Unavailable", "Retry-After: 5\r\n"),
         };
         let body = format!("{self}\n");
@@ -102,7 +105,12 @@ impl Refusal {
     pub fn is_of_a_stranger(&self) -> bool {
         match self {
             Self::Malformed(_) | Self::TooLarge | Self::Method | Self::Path { .. } | Self::NoUpgrade => true,
-            Self::Version | Self::Field(_) | Self::Origin(_) | Self::Subprotocol | Self::Busy => false,
+            Self::Version
+            | Self::Field(_)
+            | Self::Origin(_)
+            | Self::Subprotocol
+            | Self::Busy
+            | Self::Banned => false,
         }
     }
 }

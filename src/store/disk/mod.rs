@@ -154,6 +154,10 @@ impl Store for DiskStore {
         self.shared.condition()
     }
 
+    fn statistics(&self) -> Option<Statistics> {
+        Some(self.shared.statistics())
+    }
+
     fn secret(&self) -> [u8; 16] {
         self.shared.yard.plan.identity.secret
     }
