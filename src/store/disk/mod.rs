@@ -1,8 +1,8 @@
 //! The store on disk: a segmented log of our own, one writer, and in memory where everything stands.
 //!
-//! Opened by `server`. Who appends meets only [`front`]; a thread writes ([`writer`]), one fetches ([`fetch`]), one makes
-//! and removes files and, in `os`, syncs ([`segment`]). The log is frames, one a group commit ([`frame`]), in segments of
-//! 32 MiB; [`index`] knows where what is alive stands; [`reclaim`] gives space back from the oldest segment on; [`recovery`]
+//! Opened by `server`. Who appends meets only `front`; a thread writes (`writer`), one fetches (`fetch`), one makes
+//! and removes files and, in `os`, syncs (`segment`). The log is frames, one a group commit (`frame`), in segments of
+//! 32 MiB; `index` knows where what is alive stands; `reclaim` gives space back from the oldest segment on; `recovery`
 //! reads the log at start. All that touches a disk goes through [`Files`].
 //!
 //! What always holds: a sequence is committed only once its records are written, and in `sync` on the disk; what recovery
