@@ -37,7 +37,8 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
                 copy.flip(name, byte, bit);
                 match try_open(&copy, sync, false) {
                     Ok((_, recovered)) => {
-                        assert_eq!(State::of(&recovered), state);
+                        let found = State::of(&recovered);
+                        assert!(found == state, "{}", found.difference(&state));
                         harmless += 1;
                     }
                     Err(OpenError::Damaged { file, .. }) => {

@@ -17,6 +17,7 @@ mod files;
 mod frame;
 mod front;
 mod index;
+mod place;
 mod rebuilt;
 mod reclaim;
 mod recovery;

@@ -59,6 +59,12 @@ impl Reclaim {
         self.oldest + u32::from(may_leave && self.is_leaving)
     }
 
+    /// The number of the first frame in the others; `current` is that of the segment that is written.
+    pub fn oldest_first(&self, may_leave: bool, current: u64) -> u64 {
+        let stay = self.sealed.iter().skip((may_leave && self.is_leaving).into());
+        stay.map(|sealed| sealed.first).fold(current, u64::min)
+    }
+
     /// Frames above this number are written anew, all that they say in the next one.
     pub fn distrust(&mut self, synced: u64) {
         for (frame, _) in &mut self.leaving {
@@ -114,7 +120,7 @@ impl Reclaim {
     /// to be written for it.
     pub fn step(&mut self, shared: &Shared, index: &Index, fresh: usize, body: &mut Vec<u8>) -> bool {
         let budget = (fresh * 3).clamp(STEP.0, STEP.1);
-        let Some(Sealed { segment, end }) = self.sealed.front() else {
+        let Some(Sealed { segment, end, .. }) = self.sealed.front() else {
             return false;
         };
         let (segment, end) = (segment.clone(), *end);

@@ -25,6 +25,8 @@ const GLANCE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub segment: Arc<Segment>,
+    /// The number of its first frame; the highest number if it has none.
+    pub first: u64,
     /// Where its frames end.
     pub end: u64,
 }
@@ -91,6 +93,8 @@ struct Log {
     next_seq: u64,
     synced: u64,
     oldest: u32,
+    /// The number of the first frame that is needed.
+    oldest_first: u64,
     losses: Vec<String>,
 }
 
@@ -155,7 +159,7 @@ pub(super) fn recover(
             }
         }
     };
-    let Log { mut index, rebuilt, ends, next_seq, synced, oldest, losses: cut } = log;
+    let Log { mut index, rebuilt, ends, next_seq, synced, oldest, losses: cut, .. } = log;
     losses.extend(cut);
     if !aside.is_empty() || partly.is_some() {
         losses.push(set_aside(files, &aside, partly)?);
@@ -175,13 +179,13 @@ pub(super) fn recover(
         oldest,
     };
     for (at, found) in found.into_iter().enumerate() {
-        let number = found.segment.number;
+        let (number, first) = (found.segment.number, found.first.unwrap_or(u64::MAX));
         let Some((end, last)) = at.checked_sub(start).and_then(|at| ends.get(at)).copied() else {
             if at < start {
                 recovery.dead.push(found.segment);
             } else {
                 // Never used; a new one takes its number. The last goes first, so that there is never a gap.
-                recovery.sealed.push_back(Sealed { segment: found.segment, end: 0 });
+                recovery.sealed.push_back(Sealed { segment: found.segment, first, end: 0 });
             }
             continue;
         };
@@ -196,7 +200,7 @@ pub(super) fn recover(
         if number < oldest {
             recovery.dead.push(found.segment);
         } else {
-            recovery.sealed.push_back(Sealed { segment: found.segment, end });
+            recovery.sealed.push_back(Sealed { segment: found.segment, first, end });
         }
     }
     remove_unused(files, &mut recovery, purpose)?;
@@ -292,8 +296,10 @@ fn read_log(
         next_seq: found.iter().filter_map(|found| found.first).min().unwrap_or(1),
         synced: 0,
         oldest: 1,
+        oldest_first: 1,
         losses: Vec::new(),
     };
+    let begin = log.next_seq;
     let boot = files.boot();
     let mut buffer = Vec::new();
     let mut is_cut = false;
@@ -342,6 +348,10 @@ fn read_log(
         let reason = format!("the segments before it, from {} on, are missing", segment_name(log.oldest));
         return Err(Damage { at: 0, offset: 0, seq: 0, reason });
     }
+    if log.oldest_first < begin {
+        let reason = format!("the frames from {} to {} are missing", log.oldest_first, begin - 1);
+        return Err(Damage { at: 0, offset: BLOCK, seq: log.oldest_first, reason });
+    }
     log.index.recovered();
     Ok(log)
 }
@@ -371,6 +381,7 @@ impl Log {
             self.index.next_owner = self.index.next_owner.max(header.next_owner);
             self.synced = self.synced.max(header.synced);
             self.oldest = self.oldest.max(header.oldest);
+            self.oldest_first = header.oldest_first;
             self.next_seq += 1;
             index += 1;
             at += header.stride(segment.sync);

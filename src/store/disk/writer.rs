@@ -64,6 +64,8 @@ pub(super) struct Writer {
 pub(super) struct Current {
     pub segment: Arc<Segment>,
     pub capacity: u64,
+    /// The number of its first frame.
+    pub first: u64,
     /// Where the next frame goes.
     pub offset: u64,
     /// How many frames it has.
@@ -154,7 +156,7 @@ impl Writer {
         Self {
             shared,
             index,
-            current: Current { segment, capacity, offset: BLOCK, index: 0 },
+            current: Current { segment, capacity, first: next_seq, offset: BLOCK, index: 0 },
             next_seq,
             batch: Batch::default(),
             assembler: Assembler::default(),
@@ -342,6 +344,7 @@ impl Writer {
             seq: self.next_seq,
             synced: self.shared.yard.synced.load(Ordering::Acquire),
             oldest: self.reclaim.oldest(may_leave),
+            oldest_first: self.reclaim.oldest_first(may_leave, self.current.first),
             next_owner: self.index.next_owner,
             settled: self.settled,
             length,
@@ -381,9 +384,10 @@ impl Writer {
         };
         let capacity = segment.size.max(BLOCK + needed);
         self.shared.segments.lock().insert(segment.number, segment.clone());
-        let current = Current { segment, capacity, offset: BLOCK, index: 0 };
+        let current = Current { segment, capacity, first: self.next_seq, offset: BLOCK, index: 0 };
         let before = std::mem::replace(&mut self.current, current);
-        self.reclaim.seal(Sealed { segment: before.segment, end: before.offset }, capacity);
+        self.reclaim
+            .seal(Sealed { segment: before.segment, first: before.first, end: before.offset }, capacity);
         Ok(())
     }
 
