@@ -14,6 +14,10 @@ test:
 sim SEED:
     FULMAR_STORM_SEED={{SEED}} cargo test --test storm -- --nocapture
 
+# The crash test with more kills than in CI
+crash KILLS="200":
+    FULMAR_CRASH_KILLS={{KILLS}} cargo test --test crash -- --nocapture killed
+
 # The benchmarks
 bench:
     cargo bench

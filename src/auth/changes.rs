@@ -18,6 +18,10 @@ pub struct Changes {
     removed: usize,
     changed: usize,
     rules_now: usize,
+    /// Other keys verify tokens.
+    keys: bool,
+    /// Other settings of `[auth]`.
+    settings: bool,
     doors: Vec<Box<str>>,
 }
 
@@ -26,6 +30,11 @@ impl Changes {
     pub(super) fn between(old: &Policy, new: &Policy) -> Self {
         let mut changes = Self {
             rules: old.acl != new.acl,
+            keys: match (&old.tokens, &new.tokens) {
+                (Some(old), Some(new)) => !old.has_keys_of(new),
+                (old, new) => old.is_some() != new.is_some(),
+            },
+            settings: old.settings != new.settings,
             rules_now: new.acl.as_ref().map_or(0, |acl| acl.len()),
             ..Self::default()
         };
@@ -61,6 +70,12 @@ impl fmt::Display for Changes {
         }
         if self.rules {
             parts.push(format!("other rules ({} now)", self.rules_now));
+        }
+        if self.keys {
+            parts.push("other keys for tokens".to_owned());
+        }
+        if self.settings {
+            parts.push("other settings in [auth]".to_owned());
         }
         if !self.doors.is_empty() {
             parts.push(format!("who is asked on {}", self.doors.join(", ")));

@@ -8,13 +8,13 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::{digest, pbkdf2};
 use subtle::ConstantTimeEq;
 
-use super::scram::{ROUNDS, Verifier};
+use super::scram::{Form, SALT_LENGTH, Verifier};
 use thiserror::Error;
 
 /// What a new hash costs: 19 MiB and two passes, the least that OWASP advises for argon2id.
@@ -102,10 +102,9 @@ impl Password {
     /// # Errors
     /// When there is no randomness for the salt.
     pub fn make_scram(password: &[u8]) -> Result<Self, PasswordError> {
-        let mut salt = [0; SALT_BYTES];
+        let mut salt = [0; SALT_LENGTH];
         getrandom::fill(&mut salt).map_err(|_| PasswordError::Randomness)?;
-        let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
-        Ok(Self::Scram(Box::new(Verifier::of(password, &salt, rounds))))
+        Ok(Self::Scram(Box::new(Verifier::of(password, &salt, Form::default().rounds))))
     }
 
     /// What SCRAM-SHA-256 needs of it, if it was kept for that.
@@ -140,6 +139,26 @@ impl Password {
         decoy
     }
 
+    /// Whether checking this one is the same work as checking the other.
+    pub fn costs_what(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Argon2id { memory, passes, lanes, salt: _, hash },
+                Self::Argon2id {
+                    memory: of_memory,
+                    passes: of_passes,
+                    lanes: of_lanes,
+                    salt: _,
+                    hash: of_hash,
+                },
+            ) => (memory, passes, lanes) == (of_memory, of_passes, of_lanes) && hash.len() == of_hash.len(),
+            (Self::Pbkdf2 { rounds, .. }, Self::Pbkdf2 { rounds: of, .. }) => rounds == of,
+            (Self::Scram(verifier), Self::Scram(of)) => verifier.rounds == of.rounds,
+            (Self::Sha512 { .. }, Self::Sha512 { .. }) => true,
+            (Self::Argon2id { .. } | Self::Pbkdf2 { .. } | Self::Scram(_) | Self::Sha512 { .. }, _) => false,
+        }
+    }
+
     /// Reads the form in which a password stands in a file.
     ///
     /// # Errors
@@ -167,10 +186,15 @@ impl Password {
 
     /// Whether this is the password. Takes long on purpose: never to be called where clients are served.
     pub fn is(&self, password: &[u8]) -> bool {
+        self.is_with(password, &mut Vec::new())
+    }
+
+    /// As [`Password::is`], in memory that is kept for the next.
+    pub(super) fn is_with(&self, password: &[u8], blocks: &mut Vec<Block>) -> bool {
         match self {
             Self::Argon2id { memory, passes, lanes, salt, hash } => {
                 let mut computed = vec![0; hash.len()];
-                argon2id_into(password, salt, (*memory, *passes, *lanes), &mut computed).is_ok()
+                argon2id_into(password, salt, (*memory, *passes, *lanes), &mut computed, blocks).is_ok()
                     && bool::from(computed.ct_eq(hash))
             }
             Self::Pbkdf2 { rounds, salt, hash } => {
@@ -199,13 +223,26 @@ impl Password {
         lanes: u32,
     ) -> Result<Self, PasswordError> {
         let mut hash = [0; HASH_BYTES];
-        argon2id_into(password, salt, (memory, passes, lanes), &mut hash)?;
+        argon2id_into(password, salt, (memory, passes, lanes), &mut hash, &mut Vec::new())?;
         Ok(Self::Argon2id { memory, passes, lanes, salt: salt.into(), hash: Box::new(hash) })
     }
 
     #[cfg(test)]
     pub(super) fn make_cheap(password: &[u8]) -> Self {
-        Self::argon2id(password, b"saltsalt", 64, 1, 1).expect("they are within the bounds")
+        Self::make_with(password, 64)
+    }
+
+    #[cfg(test)]
+    pub(super) fn make_with(password: &[u8], memory: u32) -> Self {
+        Self::argon2id(password, b"saltsalt", memory, 1, 1).expect("they are within the bounds")
+    }
+
+    #[cfg(test)]
+    pub(super) fn make_pbkdf2(password: &[u8], rounds: u32) -> Self {
+        let rounds = NonZeroU32::new(rounds).expect("not zero");
+        let mut hash = [0; digest::SHA512_OUTPUT_LEN];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, rounds, b"salt", password, &mut hash);
+        Self::Pbkdf2 { rounds, salt: (*b"salt").into(), hash: hash.into() }
     }
 }
 
@@ -280,11 +317,14 @@ fn argon2id_into(
     salt: &[u8],
     (memory, passes, lanes): (u32, u32, u32),
     hash: &mut [u8],
+    blocks: &mut Vec<Block>,
 ) -> Result<(), PasswordError> {
     let parameters =
         Params::new(memory, passes, lanes, Some(hash.len())).map_err(|_| PasswordError::Damaged)?;
+    blocks.resize(parameters.block_count(), Block::new());
+    blocks.shrink_to(parameters.block_count());
     Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters)
-        .hash_password_into(password, salt, hash)
+        .hash_password_into_with_memory(password, salt, hash, blocks.as_mut_slice())
         .map_err(|_| PasswordError::Damaged)
 }
 
@@ -327,6 +367,17 @@ mod tests {
         let read = Password::parse(&scram.to_string()).unwrap();
         assert!(read == scram && read.is(b"secret") && !read.is(b"Secret") && read.verifier().is_some());
         assert!(one.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+    }
+
+    /// What another hash has left in it changes nothing.
+    #[test]
+    fn memory_is_used_again() {
+        let mut memory = Vec::new();
+        let passwords = [64, 1_024, 64, 200].map(|size| Password::make_with(b"right", size));
+        for password in passwords.iter().chain(&passwords) {
+            assert!(password.is_with(b"right", &mut memory) && !password.is_with(b"wrong", &mut memory));
+        }
+        assert_eq!(memory.len(), 200);
     }
 
     #[test]

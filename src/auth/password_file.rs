@@ -3,15 +3,18 @@
 //! What always holds: a name stands in it once; empty lines and those that begin with `#` are left as they are. A
 //! file is replaced as a whole, so nobody ever reads half of one.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use hashbrown::HashMap;
+use ring::hmac;
 use thiserror::Error;
 
 use super::password::{Password, PasswordError};
+use super::scram::{Form, Verifier};
 
 /// Names are at most this long, in bytes: what a CONNECT can hold.
 const LONGEST_NAME: usize = 65_535;
@@ -20,8 +23,28 @@ const LONGEST_NAME: usize = 65_535;
 #[derive(Debug, Default)]
 pub struct PasswordFile {
     users: HashMap<Box<str>, Password>,
-    /// Checked in place of the password of a user that there is not.
-    decoy: Option<Password>,
+    /// Checked in place of the password of a user that there is not: one for each cost that a user's password has,
+    /// and how many those users are.
+    decoys: Vec<(Password, usize)>,
+    secret: Secret,
+}
+
+/// Chooses a decoy for each name that there is not.
+struct Secret(hmac::Key);
+
+impl Default for Secret {
+    /// Of this process; all zero if the system had no randomness.
+    fn default() -> Self {
+        let mut secret = [0; 32];
+        let _: Result<(), getrandom::Error> = getrandom::fill(&mut secret);
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
 }
 
 /// What is wrong with a password file.
@@ -105,9 +128,14 @@ impl PasswordFile {
 
     /// Adds a user or replaces the password.
     pub fn set(&mut self, user: &str, password: Password) {
-        // Most files hold one kind, and then the decoy costs what every user costs.
-        self.decoy.get_or_insert_with(|| password.decoy_like());
-        self.users.insert(user.into(), password);
+        match self.decoys.iter_mut().find(|(decoy, _)| decoy.costs_what(&password)) {
+            Some((_, users)) => *users += 1,
+            None => self.decoys.push((password.decoy_like(), 1)),
+        }
+        let Some(old) = self.users.insert(user.into(), password) else { return };
+        if let Some((_, users)) = self.decoys.iter_mut().find(|(decoy, _)| decoy.costs_what(&old)) {
+            *users -= 1;
+        }
     }
 
     /// The password of a user.
@@ -115,9 +143,33 @@ impl PasswordFile {
         self.users.get(user)
     }
 
-    /// What is checked in place of the password of a user that there is not.
-    pub fn decoy(&self) -> Password {
-        self.decoy.clone().unwrap_or_else(Password::decoy)
+    /// What is checked in place of the password of a user that there is not: as if it were any of those that there are,
+    /// and the same one each time.
+    pub fn decoy(&self, user: &str) -> Cow<'_, Password> {
+        let chosen = self.choose(user, |_| true);
+        chosen.map_or_else(|| Cow::Owned(Password::decoy()), Cow::Borrowed)
+    }
+
+    /// The form that a user who is not there would have for SCRAM-SHA-256, chosen like the decoy.
+    pub fn scram_form(&self, user: &str) -> Form {
+        let chosen = self.choose(user, |decoy| decoy.verifier().is_some());
+        chosen.and_then(Password::verifier).map_or_else(Form::default, Verifier::form)
+    }
+
+    fn choose(&self, user: &str, suits: impl Fn(&Password) -> bool) -> Option<&Password> {
+        let candidates = || self.decoys.iter().filter(|(decoy, _)| suits(decoy));
+        let users: usize = candidates().map(|(_, users)| users).sum();
+        let tag = hmac::sign(&self.secret.0, user.as_bytes());
+        let number = tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let mut left = number.checked_rem(users as u64)?;
+        let chosen = candidates().find(|(_, users)| {
+            let users = *users as u64;
+            left < users || {
+                left -= users;
+                false
+            }
+        });
+        chosen.map(|(decoy, _)| decoy)
     }
 
     /// All users.
@@ -231,6 +283,7 @@ fn replace(path: &Path, lines: &[String]) -> Result<(), PasswordFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
 
     const HASH: &str = "$6$CchuyhFXoutwVNAD$53qF8eYe9QiG70OMe7QpAknREcDqAQ1sBrGzucbFNbhZrW6HjMH5LPc358TTD0uvWenHtcrwA1zHjZ5d1b8JjQ==";
 
@@ -242,6 +295,27 @@ mod tests {
         assert!(file.get("alice").unwrap().is(b"wonderland"));
         assert!(file.get("bob with spaces").is_some());
         assert!(file.get("Alice").is_none() && file.get("").is_none());
+    }
+
+    /// With users of several kinds, who is not there must not stand out among those who are.
+    #[test]
+    fn who_is_not_there_costs_what_those_cost_who_are() {
+        let mut file = PasswordFile::parse("f", &format!("a:{HASH}\nb:{HASH}\nc:{HASH}\n")).unwrap();
+        file.set("d", Password::make_cheap(b"x"));
+        file.set("c", Password::make_cheap(b"x"));
+        let cheap = Password::make_cheap(b"y");
+        let names: Vec<String> = (0..200).map(|number| format!("nobody-{number}")).collect();
+        let is_cheap = |name: &String| file.decoy(name).costs_what(&cheap);
+        let count = names.iter().filter(|name| is_cheap(name)).count();
+        assert!((40..160).contains(&count), "{count} of 200 look like two of four users");
+        assert!(names.iter().all(|name| is_cheap(name) == is_cheap(name)), "and the same each time");
+        let alone = PasswordFile::parse("f", &format!("a:{HASH}\n")).unwrap();
+        assert!(names.iter().all(|name| alone.decoy(name).costs_what(alone.get("a").unwrap())));
+        assert_eq!(alone.scram_form("x"), Form::default());
+        let scram = "e:$scram-sha-256$4096$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let scram = PasswordFile::parse("f", &format!("a:{HASH}\n{scram}\n")).unwrap();
+        assert_eq!(scram.scram_form("x"), Form { rounds: NonZeroU32::new(4_096).unwrap(), salt_length: 8 });
+        assert!(PasswordFile::default().decoy("x").costs_what(&Password::make(b"x").unwrap()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use super::Authenticator;
 use super::acl::{Acl, parse_mosquitto};
+use super::http::HttpService;
 use super::jwt::{Keys, KeysError, Tokens};
 use super::password_file::{PasswordFile, PasswordFileError};
 use crate::config::{self, AuthenticatorKind, Config, Fault, Place, Problem, Problems};
@@ -21,6 +22,8 @@ pub struct Policy {
     pub(super) acl: Option<Arc<Acl>>,
     /// The users with passwords.
     pub(super) passwords: Option<Arc<PasswordFile>>,
+    /// What tokens are judged by.
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// By the listener's name.
     pub(super) doors: HashMap<Box<str>, Door>,
 }
@@ -68,6 +71,14 @@ impl Policy {
                 }
             }
         }
+        let mut service = None;
+        if !config.auth.http.url.is_empty() {
+            match HttpService::new(&config.auth.http) {
+                Ok(made) => service = Some(Arc::new(made)),
+                Err(error) => problems
+                    .push(Problem { place: Place::default(), fault: Fault::Unreadable(error.to_string()) }),
+            }
+        }
         let mut parts = vec![config.acl.clone()];
         let path = &config.auth.acl_file;
         if !path.as_os_str().is_empty() {
@@ -79,7 +90,7 @@ impl Policy {
         let acl = Arc::new(Acl::new(parts));
         let acl = (!acl.is_empty()).then_some(acl);
         if problems.is_empty() {
-            Ok(Self::new(config, passwords, tokens, acl))
+            Ok(Self::new(config, passwords, tokens, service, acl))
         } else {
             Err(Problems(problems))
         }
@@ -90,6 +101,7 @@ impl Policy {
         config: &Config,
         passwords: Option<Arc<PasswordFile>>,
         tokens: Option<Arc<Tokens>>,
+        service: Option<Arc<HttpService>>,
         acl: Option<Arc<Acl>>,
     ) -> Self {
         let authenticator = |kind: &AuthenticatorKind| match kind {
@@ -100,6 +112,7 @@ impl Policy {
             }
             AuthenticatorKind::Scram => passwords.clone().map(Authenticator::Scram),
             AuthenticatorKind::Jwt => tokens.clone().map(Authenticator::Jwt),
+            AuthenticatorKind::Http => service.clone().map(Authenticator::Http),
         };
         let doors = config.listeners.iter().map(|listener| {
             let own = &listener.authenticators;
@@ -109,7 +122,7 @@ impl Policy {
             (listener.name.as_str().into(), door)
         });
         let doors = doors.collect();
-        Self { settings: config.auth.clone(), acl, passwords, doors }
+        Self { settings: config.auth.clone(), acl, passwords, tokens, doors }
     }
 
     /// The rules about what clients may do, if there are any.

@@ -3,9 +3,10 @@
 //!
 //! Sans-IO: [`begin`] takes the client's first message and gives the server's; [`Exchange::finish`] takes the second and
 //! gives the last. Called by [`super::Auth`] for MQTT 5.0's enhanced authentication. What always holds: an unknown user
-//! gets a salt like anyone else, the same each time, and fails only at the end; no channel binding is offered. Names
-//! are compared as they are, without the mapping of SASLprep.
+//! gets a salt like anyone else, the same each time, and fails only at the end; no channel binding is offered. Names and
+//! passwords are prepared by SASLprep (RFC 4013) before they are compared or hashed.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use base64::Engine;
@@ -19,8 +20,9 @@ const LENGTH: usize = digest::SHA256_OUTPUT_LEN;
 /// Random bytes of ours in the nonce.
 const NONCE_BYTES: usize = 24;
 
-/// Rounds for new passwords, and those told for users that there are not.
+/// Rounds and bytes of salt for new passwords.
 pub const ROUNDS: u32 = 15_000;
+pub const SALT_LENGTH: usize = 16;
 
 /// What is kept of a password: enough to verify who knows it, not enough to claim to.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,7 +41,7 @@ impl Verifier {
     /// Of a password.
     pub fn of(password: &[u8], salt: &[u8], rounds: NonZeroU32) -> Self {
         let mut salted = [0; LENGTH];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password, &mut salted);
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, &prepare_password(password), &mut salted);
         let client_key = sign(&salted, b"Client Key");
         Self {
             rounds,
@@ -49,12 +51,50 @@ impl Verifier {
         }
     }
 
-    /// Of a user that there is not: `secret` is this process's own.
-    fn of_nobody(user: &str, secret: &hmac::Key) -> Self {
-        let salt = hmac::sign(secret, user.as_bytes());
-        let salt = salt.as_ref().get(..16).unwrap_or_default();
-        let rounds = NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN);
-        Self { rounds, salt: salt.into(), stored_key: [0; LENGTH], server_key: [0; LENGTH] }
+    /// What is seen of it.
+    pub fn form(&self) -> Form {
+        Form { rounds: self.rounds, salt_length: self.salt.len() }
+    }
+
+    /// Of a user that there is not, in this form; `secret` is this process's own.
+    fn of_nobody(user: &str, form: Form, secret: &hmac::Key) -> Self {
+        let mut salt = Vec::new();
+        for block in (0_u8..=u8::MAX).take_while(|block| usize::from(*block) * LENGTH < form.salt_length) {
+            let text = [&[block], user.as_bytes()].concat();
+            salt.extend_from_slice(hmac::sign(secret, &text).as_ref());
+        }
+        salt.truncate(form.salt_length);
+        Self { rounds: form.rounds, salt: salt.into(), stored_key: [0; LENGTH], server_key: [0; LENGTH] }
+    }
+}
+
+/// What a client sees of a verifier before it has proved anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Rounds of PBKDF2.
+    pub rounds: NonZeroU32,
+    /// Bytes of the salt.
+    pub salt_length: usize,
+}
+
+impl Default for Form {
+    /// That of new passwords.
+    fn default() -> Self {
+        Self { rounds: NonZeroU32::new(ROUNDS).unwrap_or(NonZeroU32::MIN), salt_length: SALT_LENGTH }
+    }
+}
+
+/// A user name in the form in which names are compared; `None` if it can be none.
+pub fn prepare_name(name: &str) -> Option<Cow<'_, str>> {
+    stringprep::saslprep(name).ok().filter(|prepared| !prepared.is_empty())
+}
+
+/// A password in the form in which it is hashed. One that SASLprep does not know how to prepare, with characters younger
+/// than its tables for instance, is taken as it is, as other servers and clients do.
+fn prepare_password(password: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(password).ok().and_then(prepare_name) {
+        Some(Cow::Owned(prepared)) => Cow::Owned(prepared.into_bytes()),
+        Some(Cow::Borrowed(_)) | None => Cow::Borrowed(password),
     }
 }
 
@@ -77,10 +117,10 @@ impl std::fmt::Debug for Exchange {
 }
 
 /// Takes the client's first message; the exchange and the server's answer, or `None` if the message is none of this
-/// method. `verifier_of` knows the users.
+/// method. `look_up` knows the users, and the form that a user who is not there would have.
 pub fn begin(
     message: &[u8],
-    verifier_of: impl FnOnce(&str) -> Option<Verifier>,
+    look_up: impl FnOnce(&str) -> Result<Verifier, Form>,
     secret: &hmac::Key,
     random: [u8; NONCE_BYTES],
 ) -> Option<(Exchange, Vec<u8>)> {
@@ -93,14 +133,14 @@ pub fn begin(
     }
     let mut fields = bare.split(',');
     let user = unescape(fields.next()?.strip_prefix("n=")?)?;
+    let user = prepare_name(&user)?.into_owned();
     let client_nonce = fields.next()?.strip_prefix("r=")?;
-    if user.is_empty() || client_nonce.is_empty() || !client_nonce.bytes().all(|byte| byte.is_ascii_graphic())
-    {
+    if client_nonce.is_empty() || !client_nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
-    let found = verifier_of(&user);
-    let is_known = found.is_some();
-    let verifier = found.unwrap_or_else(|| Verifier::of_nobody(&user, secret));
+    let found = look_up(&user);
+    let is_known = found.is_ok();
+    let verifier = found.unwrap_or_else(|form| Verifier::of_nobody(&user, form, secret));
     let nonce = format!("{client_nonce}{}", STANDARD.encode(random));
     let answer = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.rounds);
     let so_far = format!("{bare},{answer}");
@@ -165,9 +205,11 @@ mod tests {
         hmac::Key::new(hmac::HMAC_SHA256, b"of this test")
     }
 
-    fn pencil(user: &str) -> Option<Verifier> {
+    fn pencil(user: &str) -> Result<Verifier, Form> {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        (user == "user").then(|| Verifier::of(b"pencil", &salt, NonZeroU32::new(4096).unwrap()))
+        let rounds = NonZeroU32::new(4096).unwrap();
+        let form = Form { rounds, salt_length: salt.len() };
+        if user == "user" { Ok(Verifier::of(b"pencil", &salt, rounds)) } else { Err(form) }
     }
 
     /// RFC 7677 §3. Its server's nonce is no base64, so it is put where ours would stand.
@@ -223,6 +265,12 @@ mod tests {
         };
         assert_eq!(salt("a"), salt("a"));
         assert_ne!(salt("a"), salt("b"));
+        // And nothing else tells that it is nobody's.
+        assert_eq!(salt("a").len(), salt("user").len());
+        for salt_length in [0, 8, 32, 33, 100] {
+            let form = Form { salt_length, ..Form::default() };
+            assert_eq!(Verifier::of_nobody("a", form, &secret()).form(), form);
+        }
     }
 
     #[test]
@@ -244,9 +292,37 @@ mod tests {
         }
     }
 
+    /// RFC 4013 §3, and what is not in its tables.
+    #[test]
+    fn names_and_passwords_are_prepared() {
+        for (written, prepared) in [
+            ("I\u{AD}X", Some("IX")),
+            ("user", Some("user")),
+            ("USER", Some("USER")),
+            ("\u{AA}", Some("a")),
+            ("\u{2168}", Some("IX")),
+            ("a\u{A0}b", Some("a b")),
+            ("\u{7}", None),
+            ("\u{627}1", None),
+            ("\u{1F9AD}", None),
+            ("\u{AD}", None),
+        ] {
+            assert_eq!(prepare_name(written).as_deref(), prepared, "{written:?}");
+            let password = prepared.unwrap_or(written).as_bytes();
+            assert_eq!(&*prepare_password(written.as_bytes()), password, "{written:?}");
+            let first = format!("n,,n={written},r=x");
+            let begun = begin(first.as_bytes(), |_| Err(Form::default()), &secret(), [0; NONCE_BYTES]);
+            assert_eq!(begun.as_ref().map(|(exchange, _)| exchange.user()), prepared, "{written:?}");
+        }
+        assert_eq!(&*prepare_password(b"\xFF"), b"\xFF");
+        let rounds = NonZeroU32::MIN;
+        assert!(Verifier::of("\u{2168}".as_bytes(), b"salt", rounds) == Verifier::of(b"IX", b"salt", rounds));
+    }
+
     #[test]
     fn names_are_unescaped_and_what_is_no_first_message_is_refused() {
-        let (exchange, _) = begin(b"n,,n=a=2Cb=3Dc,r=x", |_| None, &secret(), [0; NONCE_BYTES]).unwrap();
+        let (exchange, _) =
+            begin(b"n,,n=a=2Cb=3Dc,r=x", |_| Err(Form::default()), &secret(), [0; NONCE_BYTES]).unwrap();
         assert_eq!(exchange.user(), "a,b=c");
         for message in [
             &b""[..],

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::auth::{Password, PasswordFile, remove_from_file, set_in_file};
+use crate::auth::{Password, PasswordFile, PasswordFileError, prepare_name, remove_from_file, set_in_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PasswdCommand {
@@ -43,6 +43,12 @@ pub(super) fn passwd(command: PasswdCommand) -> Result<(), Box<dyn Error>> {
     let done = match command {
         PasswdCommand::Add(AddArguments { of: PasswdArguments { file, user }, scram }) => {
             let password = new_password()?;
+            // Clients name themselves in this form.
+            let user = if scram {
+                prepare_name(&user).ok_or(PasswordFileError::Name).map_err(told)?.into_owned()
+            } else {
+                user
+            };
             let make = if scram { Password::make_scram } else { Password::make };
             let hashed = make(password.as_bytes()).map_err(told)?;
             let is_new = set_in_file(&file, &user, &hashed).map_err(told)?;

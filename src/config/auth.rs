@@ -21,6 +21,8 @@ pub struct Auth {
     pub certificate_user: String,
     /// What tokens are judged by.
     pub jwt: Jwt,
+    /// A service of the user's that is asked over HTTP.
+    pub http: HttpService,
     /// Rules beside those of the configuration; empty: none.
     pub acl_file: PathBuf,
     /// What happens to a 3.x client that publishes where it may not.
@@ -40,10 +42,11 @@ impl Default for Auth {
             password_file: PathBuf::new(),
             certificate_user: "%cn".to_owned(),
             jwt: Jwt::default(),
+            http: HttpService::default(),
             acl_file: PathBuf::new(),
             denied_publish: DeniedPublish::Ignore,
             hashing_threads: None,
-            hashing_queue: 1_000,
+            hashing_queue: 200,
             password_cache: Duration::from_secs(600),
         }
     }
@@ -85,6 +88,36 @@ impl Default for Jwt {
     }
 }
 
+/// A service of the user's that is asked over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpService {
+    /// Where it is; empty: nowhere.
+    pub url: String,
+    /// Authorities that its certificate must come from, in PEM; empty: those that the system trusts.
+    pub ca: PathBuf,
+    /// How long it may take to answer, the wait for a turn included.
+    pub timeout: Duration,
+    /// Questions on their way at a time.
+    pub concurrent: usize,
+    /// Logins that may wait for their turn to be asked about.
+    pub queue: usize,
+    /// How long it is remembered that it let a client in; zero: not at all.
+    pub cache: Duration,
+}
+
+impl Default for HttpService {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            ca: PathBuf::new(),
+            timeout: Duration::from_secs(5),
+            concurrent: 64,
+            queue: 1_000,
+            cache: Duration::from_secs(60),
+        }
+    }
+}
+
 /// A way to find out who a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthenticatorKind {
@@ -96,12 +129,14 @@ pub enum AuthenticatorKind {
     Certificate,
     /// SCRAM-SHA-256 in AUTH packets, against `auth.password_file`.
     Scram,
+    /// A service of the user's, over HTTP.
+    Http,
 }
 
 impl AuthenticatorKind {
     /// The words of all of them.
     pub(super) const ALL_WORDS: &'static [&'static str] =
-        &["password-file", "jwt", "certificate", "scram-sha-256"];
+        &["password-file", "jwt", "certificate", "scram-sha-256", "http"];
 
     /// Those of a list of words.
     pub(super) fn list(words: &[&str]) -> Vec<Self> {
@@ -190,6 +225,12 @@ fn needs(kinds: &[AuthenticatorKind], auth: &Auth) -> impl Iterator<Item = Fault
                 "the authenticator \"jwt\" needs the keys that verify tokens: write for instance jwt_keys = \
                           \"keys.json\" in [auth]"
                     .to_owned(),
+        }),
+        AuthenticatorKind::Http => auth.http.url.is_empty().then(|| Fault::Missing {
+            key: "auth.http_url".to_owned(),
+            expectation: "the authenticator \"http\" needs to know whom to ask: write for instance http_url = \
+                          \"https://accounts.example.org/mqtt\" in [auth]"
+                .to_owned(),
         }),
         AuthenticatorKind::PasswordFile | AuthenticatorKind::Scram => {
             auth.password_file.as_os_str().is_empty().then(|| Fault::Missing {

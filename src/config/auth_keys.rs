@@ -29,7 +29,7 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     Key {
         name: "auth.authenticators",
         doc: "Who is asked about clients with credentials, in this order, on every listener that names none of its own: \
-              \"password-file\" knows the users of password_file, \"jwt\" believes signed tokens in the password, \"certificate\" those that showed one to TLS; \"scram-sha-256\" offers MQTT 5.0 clients to prove without sending it that they know a password of password_file (fulmar passwd add --scram). The first that says yes or no decides.",
+              \"password-file\" knows the users of password_file, \"jwt\" believes signed tokens in the password, \"certificate\" those that showed one to TLS; \"scram-sha-256\" offers MQTT 5.0 clients to prove without sending it that they know a password of password_file (fulmar passwd add --scram); \"http\" asks a service of yours. Each says yes, no, or not mine; the first that says yes or no decides.",
         zero: None,
         shape: Shape::Words {
             words: AuthenticatorKind::ALL_WORDS,
@@ -105,6 +105,84 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
          topic filters. Then these alone hold for the client, and no other rule."
     ),
     Key {
+        name: "auth.http_url",
+        doc: "A service of yours that is asked by POST about each client with credentials or a certificate. It is sent JSON: \
+              {\"client_id\": \"c1\", \"username\": \"ann\", \"password\": \"secret\", \"listener\": \"mqtt\", \
+              \"address\": \"192.0.2.7\", \"certificate\": {\"cn\": \"c1\", \"dns\": null, \"email\": null, \"uri\": null}}, \
+              where what there is not is null; a password that is no UTF-8 comes as password_base64 in place of password. \
+              It answers with status 200 and JSON: {\"result\": \"allow\"}, \"deny\", or \"ignore\" if the client is not its \
+              own and the next authenticator is to be asked. With \"allow\" there may be \"user\" (if it is not the username), \
+              \"groups\", \"acl\" (then these rules alone hold) and \"lifetime\" in seconds, after which the connection ends: \
+              {\"result\": \"allow\", \"groups\": [\"staff\"], \"acl\": {\"pub\": [\"in/%u/#\"], \"sub\": [\"out/%u/#\"]}, \
+              \"lifetime\": 3600}. Any other answer, or none in time, lets nobody in: 0x88. A name and a password in the URL \
+              are sent as Basic authentication; redirects are not followed.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "a URL that begins with http:// or https://, or \"\" for none",
+            get: |config| config.auth.http.url.clone(),
+            set: |config, text| {
+                let good = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+                (good || text.is_empty()).then(|| config.auth.http.url = text.to_owned()).is_some()
+            },
+        },
+    },
+    Key {
+        name: "auth.http_ca",
+        doc: "Who must have signed the certificate of the service of http_url: authorities in PEM, in place of those that \
+              the system trusts.",
+        zero: None,
+        shape: Shape::Text {
+            expects: "the path of a file, or \"\" for none",
+            get: |config| config.auth.http.ca.to_string_lossy().into_owned(),
+            set: |config, text| set_path(&mut config.auth.http.ca, text),
+        },
+    },
+    Key {
+        name: "auth.http_timeout",
+        doc: "How long the service of http_url may take to answer, the wait for a turn included.",
+        zero: None,
+        shape: Shape::Duration {
+            bounds: Duration::from_millis(100)..=Duration::from_secs(60),
+            get: |config| config.auth.http.timeout,
+            set: |config, duration| config.auth.http.timeout = duration,
+        },
+    },
+    Key {
+        name: "auth.http_concurrent",
+        doc: "Questions to the service of http_url that are on their way at a time.",
+        zero: None,
+        shape: Shape::Number {
+            bounds: 1..=10_000,
+            unit: "",
+            get: |config| config.auth.http.concurrent as u64,
+            set: |config, number| config.auth.http.concurrent = usize::try_from(number).unwrap_or(1),
+        },
+    },
+    Key {
+        name: "auth.http_queue",
+        doc: "Logins that may wait for their turn to be asked about. Those beyond are told that the broker is busy (0x89), \
+              those from the address with the most of them first.",
+        zero: None,
+        shape: Shape::Number {
+            bounds: 1..=1_000_000,
+            unit: "",
+            get: |config| config.auth.http.queue as u64,
+            set: |config, number| config.auth.http.queue = usize::try_from(number).unwrap_or(1),
+        },
+    },
+    Key {
+        name: "auth.http_cache",
+        doc: "How long it is remembered that the service of http_url let a client in with the same credentials from the \
+              same address, so that many can come back at once. Only keyed hashes are kept of them; what it has denied is \
+              always asked again.",
+        zero: Some("not at all"),
+        shape: Shape::Duration {
+            bounds: Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60),
+            get: |config| config.auth.http.cache,
+            set: |config, duration| config.auth.http.cache = duration,
+        },
+    },
+    Key {
         name: "auth.acl_file",
         doc: "Rules about what clients may do, after those written as [[acl]] in the configuration: a file that ends in \
               .toml holds [[acl]] and [[groups]] too, any other is an acl_file of mosquitto. As soon as there is any \
@@ -132,8 +210,8 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "auth.hashing_threads",
-        doc: "Passwords hashed at a time. Hashing is slow on purpose; it happens beside the broker's work, and no flood \
-              of logins takes more than this.",
+        doc: "Passwords hashed at a time. Hashing is slow on purpose, some 20 ms; it happens beside the broker's work and \
+              at the lowest priority, and no flood of logins takes more than this.",
         zero: Some("one fewer than the machine has cores, at least one"),
         shape: Shape::Number {
             bounds: 1..=1024,
@@ -146,7 +224,10 @@ pub(super) static AUTH_KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "auth.hashing_queue",
-        doc: "Logins that may wait to be hashed. Those beyond are told that the broker is busy.",
+        doc: "Logins that may wait to be hashed. Those beyond are told at once that the broker is busy (0x89; 3.x: server \
+              unavailable), those from the address with the most of them first: however many come from one address, a \
+              login from another waits for one or two hashes. Each that waits for one thread waits some 20 ms longer \
+              than the one before it, and not beyond limits.connect_timeout.",
         zero: None,
         shape: Shape::Number {
             bounds: 1..=1_000_000,

@@ -527,6 +527,7 @@ mod tests {
             Shape::Words { words, .. } => words.join(","),
             Shape::Text { .. } if key.name == "auth.certificate_user" => "%dns".to_owned(),
             Shape::Texts { .. } if key.name == "bans.exempt" => "10.0.0.0/8".to_owned(),
+            Shape::Text { .. } if key.name == "auth.http_url" => "http://127.0.0.1:1/login".to_owned(),
             Shape::Text { .. } | Shape::Texts { .. } => "trace".to_owned(),
         }
     }

@@ -23,7 +23,7 @@ mod transport_keys;
 mod units;
 
 pub use acl::{Acl, AclAccess, AclAction, AclGroup, AclRule, AclWho, is_acl_topic, load_acl};
-pub use auth::{Auth, AuthenticatorKind, DeniedPublish, Jwt};
+pub use auth::{Auth, AuthenticatorKind, DeniedPublish, HttpService, Jwt};
 pub use bans::Bans;
 pub use example::example;
 pub use listener_limits::ListenerLimits;
@@ -31,6 +31,7 @@ pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};
 pub use problem::{Fault, Place, Problem, Problems};
 pub use transport::{ClientCertificates, Tls, TlsVersion, WebSocket};
+pub use units::{parse_duration, parse_size};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -442,10 +443,12 @@ pub struct Server {
     pub workers: Option<usize>,
     /// How long a shutdown waits for connections to end by themselves.
     pub shutdown_timeout: Duration,
+    /// Whether everything is read again when a file of the configuration has changed.
+    pub watch_files: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { workers: None, shutdown_timeout: Duration::from_secs(10) }
+        Self { workers: None, shutdown_timeout: Duration::from_secs(10), watch_files: true }
     }
 }

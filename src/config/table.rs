@@ -389,6 +389,12 @@ static KEYS: &[Key<Config>] = &[
         Some("not at all"),
         "How long a shutdown waits for connections to end by themselves."
     ),
+    boolean!(
+        server.watch_files,
+        "Whether everything is read again, as at SIGHUP, when this file or one that [auth] names has changed: passwords, \
+         rules and groups, keys of tokens. It is used as a whole or, if anything in it is wrong, not at all. \
+         Certificates, their keys and revocation lists are always watched."
+    ),
 ];
 
 /// The keys of one `[[listeners]]`, in the order of the documentation.
@@ -505,7 +511,7 @@ macro_rules! words {
     };
 }
 
-words!(AuthenticatorKind { PasswordFile = "password-file", Jwt = "jwt", Certificate = "certificate", Scram = "scram-sha-256" });
+words!(AuthenticatorKind { PasswordFile = "password-file", Jwt = "jwt", Certificate = "certificate", Scram = "scram-sha-256", Http = "http" });
 words!(DeniedPublish { Ignore = "ignore", Close = "close" });
 words!(AclAction { Allow = "allow", Deny = "deny" });
 words!(AclAccess { Publish = "publish", Subscribe = "subscribe", All = "all" });

@@ -169,7 +169,7 @@ impl Failure {
             Self::Refused(Refusal::WillTopic(_)) if version != ProtocolVersion::V5 => return None,
             Self::Refused(refusal) => return Some(Answer::refusing(version, refusal.reason())),
             Self::NotAuthenticated(_, refused) => {
-                return Some(Answer::refusing(version, reason_of(refused.why)));
+                return Some(Answer::refusing(version, reason_of(&refused.why)));
             }
             Self::TooManyConnections => return Some(Answer::refusing(version, ReasonCode::QuotaExceeded)),
             Self::TooManyAtOnce => {
@@ -298,11 +298,14 @@ impl Failure {
 }
 
 /// What a client that nobody knows is told; in 3.x this becomes a return code.
-fn reason_of(why: Why) -> ReasonCode {
+fn reason_of(why: &Why) -> ReasonCode {
     match why {
         Why::WrongCredentials | Why::Token(_) => ReasonCode::BadUserNameOrPassword,
-        Why::Anonymous | Why::Unknown | Why::NotProved | Why::AnotherUser => ReasonCode::NotAuthorized,
-        Why::Busy | Why::TooLate => ReasonCode::ServerBusy,
+        Why::Anonymous | Why::Unknown | Why::NotProved(_) | Why::NoProof | Why::AnotherUser | Why::Denied => {
+            ReasonCode::NotAuthorized
+        }
+        Why::Busy(_) | Why::TooLate => ReasonCode::ServerBusy,
+        Why::Unanswered(_) => ReasonCode::ServerUnavailable,
     }
 }
 

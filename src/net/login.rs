@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::bans::Offence;
 use super::entrance::Entrance;
@@ -51,7 +51,11 @@ pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
     let mut behind = behind.to_vec();
     let known = async {
         match connect.properties.authentication_method {
-            None => Ok(authenticate(entrance, peer, connect).await.map(|identity| (identity, None))),
+            None => tokio::select! {
+                biased;
+                outcome = authenticate(entrance, peer, connect) => Ok(outcome.map(|identity| (identity, None))),
+                failure = until_gone(stream, &mut behind) => Err(failure),
+            },
             Some(SCRAM_SHA_256) => {
                 let outcome = scram(stream, entrance, connect, &mut behind).await?;
                 Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))
@@ -109,6 +113,20 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
         packet => return Err(Failure::UnexpectedPacket(packet.packet_type())),
     };
     Ok(outcome)
+}
+
+/// Waits until the client is gone, so that nobody is asked about it any more: those who come back in a crowd after they
+/// have lost patience would else wait behind their own former selves. One that sends something goes on being there.
+async fn until_gone<S: AsyncRead + Unpin>(stream: &mut S, behind: &mut Vec<u8>) -> Failure {
+    let mut bytes = [0; 256];
+    match stream.read(&mut bytes).await {
+        Ok(0) => Failure::Closed,
+        Ok(length) => {
+            behind.extend_from_slice(bytes.get(..length).unwrap_or_default());
+            std::future::pending().await
+        }
+        Err(error) => Failure::from_io(error),
+    }
 }
 
 /// An AUTH packet of ours.

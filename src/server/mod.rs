@@ -9,6 +9,7 @@ mod reload;
 mod settings;
 mod signals;
 mod storage;
+mod watch;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use self::notify::{State, notify};
 use self::signals::Signals;
 pub use self::storage::Storage;
+use self::watch::{Stamps, Watch};
 use crate::auth::{Auth, Policy};
 use crate::broker::{Broker, Restored, SysReporter};
 use crate::config::{Config, ListenerKind, Problems, Sources};
@@ -90,12 +92,14 @@ pub fn check(config: &Config) -> Vec<StartError> {
 }
 
 /// Starts a broker with a runtime of its own, and returns when it was told to stop by SIGTERM or SIGINT. `sources` is
-/// where the configuration came from: at SIGHUP it is read again. With `salvage`, what is damaged of the store is set
-/// aside.
+/// where the configuration came from: it is read again at SIGHUP, and when a file has changed. With `salvage`, what is
+/// damaged of the store is set aside.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn run(config: Config, sources: Sources, salvage: bool) -> Result<(), StartError> {
+    // Whatever changes from here on is read again.
+    let watch = Watch::new(Stamps::of(&config, &sources));
     let workers = settings::workers(&config);
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,7 +120,7 @@ pub fn run(config: Config, sources: Sources, salvage: bool) -> Result<(), StartE
             );
         }
         notify(State::Ready);
-        let signal = signals.obey(&mut running, &Arc::new(sources)).await;
+        let signal = signals.obey(&mut running, &Arc::new(sources), watch).await;
         notify(State::Stopping);
         tracing::info!(signal, connections = running.connections(), "stopping");
         running.stop().await;

@@ -1,6 +1,6 @@
 //! Reading the configuration again while the broker runs: as a whole or not at all.
 //!
-//! Called at SIGHUP. Every file is read and checked first: the configuration, passwords, rules, certificates. If
+//! Called at SIGHUP and when a file has changed. Every file is read and checked first: the configuration, passwords, rules, certificates. If
 //! anything is wrong, everything stays as it was and a line for each mistake says where it is. Else who may enter and
 //! what they may do is swapped at once, and the log says what has changed, and what would only change at the next
 //! start. Who was let in by a password that is not in the file any more is sent away.
@@ -8,23 +8,34 @@
 use std::sync::Arc;
 
 use super::Running;
+use super::watch::{Stamps, Watch};
 use crate::auth::Policy;
-use crate::config::{Config, Problems, Sources, load};
+use crate::config::{Config, Problems, Server, Sources, load};
 use crate::session::Close;
 
 /// What was read and found right.
 struct Reread {
     config: Config,
     policy: Policy,
+    stamps: Stamps,
 }
 
 impl Running {
     /// Reads the sources again and puts in force what can be changed while running.
-    pub(super) async fn reread(&mut self, sources: &Arc<Sources>) {
-        let sources = sources.clone();
-        let read = tokio::task::spawn_blocking(move || read(&sources)).await;
+    pub(super) async fn reread(&mut self, sources: &Arc<Sources>, watch: &mut Watch) {
+        let (sources, old) = (sources.clone(), self.config.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            // Taken before anything is read: what changes meanwhile is read once more.
+            let before = Stamps::of(&old, &sources);
+            (read(&sources, &before), before)
+        });
+        let read = read.await.map(|(read, before)| {
+            // The same mistake is not told again until somebody has changed something.
+            watch.have_been_read(read.as_ref().map_or(before, |reread| reread.stamps.clone()));
+            read
+        });
         match read {
-            Ok(Ok(Reread { config, policy })) => {
+            Ok(Ok(Reread { config, policy, stamps: _ })) => {
                 self.reload();
                 self.apply(config, policy);
             }
@@ -75,13 +86,14 @@ impl Running {
     }
 }
 
-fn read(sources: &Sources) -> Result<Reread, Vec<String>> {
+fn read(sources: &Sources, before: &Stamps) -> Result<Reread, Vec<String>> {
     let told = |problems: Problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>();
     let config = load(sources).map_err(told)?;
+    let stamps = Stamps::of(&config, sources).not_newer_than(before);
     let policy = Policy::load(&config).map_err(told)?;
     let faults = super::check(&config);
     if faults.is_empty() {
-        Ok(Reread { config, policy })
+        Ok(Reread { config, policy, stamps })
     } else {
         Err(faults.iter().map(ToString::to_string).collect())
     }
@@ -97,6 +109,7 @@ fn needs_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
         }
         listeners
     };
+    let server = |config: &Config| Server { watch_files: true, ..config.server.clone() };
     let hashing = |config: &Config| {
         (config.auth.hashing_threads, config.auth.hashing_queue, config.auth.password_cache)
     };
@@ -110,7 +123,7 @@ fn needs_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[sys]", old.sys != new.sys),
         ("[store]", old.store != new.store),
         ("[log]", old.log != new.log),
-        ("[server]", old.server != new.server),
+        ("[server]", server(old) != server(new)),
     ]
     .into_iter()
     .filter_map(|(section, changed)| changed.then_some(section))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Running;
+use super::watch::Watch;
 use crate::config::Sources;
 
 /// See the module.
@@ -29,13 +30,22 @@ impl Signals {
         })
     }
 
-    /// Waits for one to end, whose name it gives; reads everything again at SIGHUP until then.
-    pub async fn obey(mut self, running: &mut Running, sources: &Arc<Sources>) -> &'static str {
+    /// Waits for one to end, whose name it gives; reads everything again at SIGHUP and when files change until then.
+    pub async fn obey(
+        mut self,
+        running: &mut Running,
+        sources: &Arc<Sources>,
+        mut watch: Watch,
+    ) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => running.reread(sources).await,
+                _ = self.hang_up.recv() => running.reread(sources, &mut watch).await,
+                files = watch.changed(), if running.config.server.watch_files => {
+                    tracing::info!(files, "files have changed: everything is read again");
+                    running.reread(sources, &mut watch).await;
+                }
             }
         }
     }

@@ -8,10 +8,12 @@ mod support;
 mod bans;
 mod certified;
 mod flood;
+mod http;
 mod passwords;
 mod reload;
 mod rules;
 mod scram;
+mod service;
 mod tokens;
 
 use std::fs;

@@ -1,8 +1,9 @@
 //! The password file: written by `fulmar passwd` and mosquitto_passwd, asked at every CONNECT.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::support::{Broker, Version, connect, publish, unique};
+use crate::support::{Broker, RawClient, V3_1_1, V5, Version, connect, publish, unique};
 use crate::{Folder, fulmar, mosquitto, passwd, said, user};
 
 /// Written by mosquitto_passwd 2.0.
@@ -48,6 +49,52 @@ fn who_is_known_enters_and_everybody_else_is_told_why_not() {
          (authenticator: anonymous)",
     );
     assert!(!broker.log().contains("alice-passwor"), "no password comes into the log");
+}
+
+/// To the byte and in time: in the processor time that the broker takes, as what else the machine does is not its work.
+/// Two at a time are compared, one after the other, as the machine is not as quick all the time.
+#[test]
+fn nobody_learns_which_users_there_are() {
+    let folder = Folder::new();
+    let broker = guarded(&folder.users(&["alice"]), "");
+    for version in [V3_1_1, V5] {
+        let knock = |name: &str| {
+            let mut client = RawClient::open(&broker, version);
+            let connect = user(version, name).client_id("x").password("a guess").bytes();
+            let before = processor_time(&broker);
+            client.send(&connect);
+            let answer = client.read();
+            (processor_time(&broker) - before, answer)
+        };
+        let mut ratios: Vec<f64> = (0..15)
+            .map(|turn| {
+                let mut names = ["alice", "nobody"];
+                names.rotate_left(turn % 2);
+                let mut answers = names.map(knock);
+                answers.rotate_left(turn % 2);
+                let [(known, one), (unknown, other)] = answers;
+                assert_eq!(one, other);
+                assert!(known.min(unknown) > Duration::from_millis(5), "a password is hashed: {known:?}");
+                known.as_secs_f64() / unknown.as_secs_f64()
+            })
+            .collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        let median = ratios[ratios.len() / 2];
+        assert!(
+            (0.8..1.25).contains(&median),
+            "a known user takes so many times as long as an unknown one: {ratios:.2?}"
+        );
+    }
+}
+
+/// Of all its threads, as the kernel counts it.
+fn processor_time(broker: &Broker) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{}/task", broker.pid())).unwrap();
+    let of_one = |thread: std::io::Result<fs::DirEntry>| -> Option<u64> {
+        let counts = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        counts.split_whitespace().next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.filter_map(of_one).sum())
 }
 
 #[test]

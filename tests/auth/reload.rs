@@ -1,9 +1,10 @@
-//! SIGHUP: everything is read again and swapped at once, or nothing is.
+//! SIGHUP, or a file that changes: everything is read again and swapped at once, or nothing is.
 
 use std::fs;
 use std::process::Output;
 
 use crate::support::{Broker, DISCONNECT, PUBACK, RawClient, V5, publish, unique};
+use crate::tokens::{bearer, token};
 use crate::{Folder, fulmar, passwd, said, user};
 
 /// A broker whose rules stand in a file of their own.
@@ -137,6 +138,75 @@ fn who_was_removed_or_has_another_password_is_sent_away() {
     assert_eq!(bob.read().reason(DISCONNECT).0, 0x87);
     assert_eq!(user(V5, "bob").refused(&guarded.broker), 0x86);
     user(V5, "bob").password("another").open(&guarded.broker);
+}
+
+#[test]
+fn a_file_that_changes_needs_no_signal() {
+    let guarded = Guarded::new(A);
+    let watching = &guarded.broker;
+    let passwords = guarded.folder.path("passwords");
+    let not_watching = Broker::with_config(&format!(
+        "server.watch_files = false\n[auth]\nauthenticators = [\"password-file\"]\npassword_file = \"{}\"\n",
+        passwords.display()
+    ));
+    let mut bob = user(V5, "bob").open(watching);
+    for (name, told) in [("carol", "reloaded: 1 user added"), ("bob", "reloaded: 1 user changed")] {
+        let output = passwd("add", &passwords, name, &format!("new-{name}"));
+        assert!(output.status.success(), "{output:?}");
+        watching.wait_for_log(&format!("everything is read again files=\"{}\"", passwords.display()));
+        watching.wait_for_log(told);
+        user(V5, name).password(format!("new-{name}")).open(watching);
+    }
+    assert_eq!(bob.read().reason(DISCONNECT).0, 0x87);
+    // The same goes for rules, with the same mistakes.
+    guarded.folder.write("rules.toml", "[[acl]]\ntopics = [\"a/#/b\"]\n");
+    watching.wait_for_log("everything stays as it was");
+    let mut alice = user(V5, "alice").open(watching);
+    assert_eq!((code(&mut alice, "a/1"), code(&mut alice, "b/1")), (0x10, 0x87));
+    guarded.folder.write("rules.toml", B);
+    watching.wait_for_log("reloaded: other rules (1 now)");
+    assert_eq!((code(&mut alice, "a/1"), code(&mut alice, "b/1")), (0x87, 0x10));
+    assert_eq!(watching.log().matches("everything stays as it was").count(), 1, "a mistake is told once");
+    // Meanwhile the other has done nothing until it is told to.
+    assert!(!not_watching.log().contains("reload") && !not_watching.log().contains("read again"));
+    user(V5, "bob").open(&not_watching);
+    not_watching.signal("HUP");
+    not_watching.wait_for_log("reloaded: 1 user added, 1 user changed");
+    user(V5, "carol").password("new-carol").open(&not_watching);
+}
+
+/// The way of Kubernetes: files are links into a folder that is a link, and only that one is turned.
+#[test]
+fn secrets_that_are_mounted_as_links_are_watched() {
+    let folder = Folder::new();
+    let claims = r#""sub":"carol""#;
+    let secrets = ["the first secret, which is long enough", "the second secret, which is long enough"];
+    let turn = |version: usize| {
+        let target = folder.path(&format!("..version-{version}"));
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("keys"), secrets[version]).unwrap();
+        fs::write(target.join("rules"), format!("pattern readwrite v{version}/#\n")).unwrap();
+        let link = folder.path("..fresh");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        fs::rename(&link, folder.path("..data")).unwrap();
+    };
+    turn(0);
+    for name in ["keys", "rules"] {
+        std::os::unix::fs::symlink(format!("..data/{name}"), folder.path(name)).unwrap();
+    }
+    let broker = Broker::with_config(&format!(
+        "[auth]\nauthenticators = [\"jwt\"]\njwt_keys = \"{}\"\nacl_file = \"{}\"\n",
+        folder.path("keys").display(),
+        folder.path("rules").display()
+    ));
+    let tokens = secrets.map(|secret| token(secret, 600, claims));
+    bearer(V5, &tokens[0]).open(&broker);
+    bearer(V5, &tokens[1]).refused(&broker);
+    turn(1);
+    broker.wait_for_log("reloaded: other rules (1 now), other keys for tokens");
+    bearer(V5, &tokens[0]).refused(&broker);
+    let mut carol = bearer(V5, &tokens[1]).open(&broker);
+    assert_eq!((code(&mut carol, "v0/x"), code(&mut carol, "v1/x")), (0x87, 0x10));
 }
 
 #[test]

@@ -89,6 +89,35 @@ fn publishing_is_asked_message_by_message() {
     assert!(limited.contains("fulmar.toml:") && limited.contains("(allow publish news/%g/+)"), "{limited}");
 }
 
+/// A client that is denied something all the time is counted to the last time, and does not fill the disk with it.
+#[test]
+fn denials_are_counted_and_their_lines_are_bounded() {
+    const MANY: usize = 3_000;
+    let folder = Folder::new();
+    let broker = guarded(&folder, "[sys]\ninterval = \"1s\"\n[[acl]]\ntopics = [\"$SYS/#\"]\n");
+    let mut bob = user(V5, "bob").open(&broker);
+    let message = publish("house/a", "m").qos(1, 1).bytes(V5);
+    bob.send(&message.repeat(MANY));
+    for _ in 0..MANY {
+        assert_eq!(bob.read_kind(PUBACK).ack(PUBACK).1, 0x87);
+    }
+    assert_eq!(
+        subscribe_all(
+            &mut bob,
+            &["house/a", "house/b", "$SYS/broker/+/denied", "$SYS/broker/publish/messages/denied"]
+        ),
+        [0x87, 0x87, 2, 2]
+    );
+    let mut counted = std::collections::BTreeMap::new();
+    let expected = [("publish/messages/denied", MANY), ("subscriptions/denied", 2)];
+    while !expected.iter().all(|(name, count)| counted.get(*name) == Some(&count.to_string())) {
+        let value = bob.receive();
+        counted.insert(value.topic.trim_start_matches("$SYS/broker/").to_owned(), value.text().to_owned());
+    }
+    let lines = broker.log().matches("denied: publish").count();
+    assert!((100..1_000).contains(&lines), "{lines} lines");
+}
+
 #[test]
 fn a_denied_message_in_the_midst_of_others_leaves_them_as_they_are() {
     let folder = Folder::new();

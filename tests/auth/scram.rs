@@ -1,6 +1,8 @@
 //! Enhanced authentication: AUTH packets that prove the password without sending it, at the beginning and again later.
 
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -125,12 +127,50 @@ fn who_knows_the_password_enters_and_so_does_the_server() {
     for (user, password) in [("alice", "wrong"), ("nobody", "alice-password"), ("plain", "plain-password")] {
         assert_eq!(enter(&broker, user, password).1, 0x87, "{user}");
     }
-    broker.wait_for_log("it did not prove that it knows the password (authenticator: scram-sha-256)");
+    broker.wait_for_log(
+        "it did not prove that it knows the password of \"alice\" (authenticator: scram-sha-256)",
+    );
     // What is kept for it serves for an ordinary login, too.
     user(V3_1_1, "alice").open(&broker);
     user(V3_1_1, "alice").password("wrong").refused(&broker);
     let right = passwd("check", &folder.path("passwords"), "alice", "alice-password");
     assert!(right.status.success(), "{}", said(&right));
+}
+
+/// MQTT.js, with a SCRAM that is neither ours nor its own; the password is another one before SASLprep.
+#[test]
+fn a_real_client_proves_itself_and_its_server_does_too() {
+    let folder = Folder::new();
+    let broker = guarded(&folder);
+    let users = folder.path("passwords").display().to_string();
+    let output = fulmar(&["passwd", "add", "--scram", &users, "carol"], "pa\u{AD}ss-\u{2168}\n");
+    assert!(output.status.success(), "{output:?}");
+    broker.signal("HUP");
+    broker.wait_for_log("reloaded: 1 user added");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (password, ended, told) in [
+        (
+            "pass-\u{2168}",
+            0,
+            "connected, and the server has proved\nreceived hello\nonce more the server has proved\n",
+        ),
+        ("pass-9", 1, "failed: Connection refused: Not authorized\n"),
+    ] {
+        let output = Command::new("node")
+            .arg(root.join("tests/auth/scram_client.cjs"))
+            .arg(root.join("target/mqttjs/node_modules/mqtt"))
+            .arg(root.join("target/paho/bin/python"))
+            .arg(root.join("tests/auth/scram_half.py"))
+            .args([&broker.port().to_string(), "carol", password])
+            .output()
+            .expect("node, which `bash tests/run --install` brings");
+        assert_eq!(
+            (output.status.code(), &*String::from_utf8_lossy(&output.stdout)),
+            (Some(ended), told),
+            "`bash tests/run --install` brings what it needs: {output:?}"
+        );
+    }
+    broker.wait_for_log("it did not prove that it knows the password of \"carol\"");
 }
 
 #[test]

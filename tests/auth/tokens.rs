@@ -1,5 +1,7 @@
 //! Tokens in the password: who signed them decides who may enter, until when, and what may be done.
 
+use std::fs;
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -12,7 +14,7 @@ use crate::{Folder, mosquitto, user};
 const SECRET: &str = "a secret that both sides know, and nobody else";
 
 /// A token with these claims beside `exp`, which is so many seconds away.
-fn token(secret: &str, seconds: i64, claims: &str) -> String {
+pub fn token(secret: &str, seconds: i64, claims: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let expires = now.checked_add_signed(seconds).unwrap();
     let claims = format!("{{\"exp\":{expires},{claims}}}");
@@ -22,7 +24,7 @@ fn token(secret: &str, seconds: i64, claims: &str) -> String {
     format!("{text}.{signature}")
 }
 
-fn bearer(version: Version, token: &str) -> Connect {
+pub fn bearer(version: Version, token: &str) -> Connect {
     connect(version).client_id(unique("bearer")).username("whoever").password(token)
 }
 
@@ -101,5 +103,46 @@ fn what_a_token_allows_is_all_that_it_allows() {
         let mut alice = user(V5, "alice").open(&broker);
         alice.send(&publish("news/a", "m").qos(1, 1).bytes(V5));
         assert_eq!(alice.read().ack(PUBACK).1, if rules.is_empty() { 0x10 } else { 0x87 });
+    }
+}
+
+/// Signed by openssl with keys of which the broker knows the public half, and shown by mosquitto's client.
+#[test]
+fn tokens_of_another_issuer_are_verified_by_a_public_key() {
+    let folder = Folder::new();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(folder.path("")).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (algorithm, kind) in [
+        ("RS256", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"][..]),
+        ("EdDSA", &["-algorithm", "ED25519"]),
+    ] {
+        openssl(&[&["genpkey", "-out", "private.pem"], kind].concat());
+        openssl(&["pkey", "-in", "private.pem", "-pubout", "-out", "public.pem"]);
+        let header = URL_SAFE_NO_PAD.encode(format!("{{\"alg\":{algorithm:?},\"typ\":\"JWT\"}}"));
+        let claims = URL_SAFE_NO_PAD.encode(format!("{{\"sub\":\"carol\",\"exp\":{}}}", now + 60));
+        let text = format!("{header}.{claims}");
+        folder.write("text", &text);
+        let digest: &[&str] = if algorithm == "RS256" { &["-digest", "sha256"] } else { &[] };
+        let sign =
+            ["pkeyutl", "-sign", "-inkey", "private.pem", "-rawin", "-in", "text", "-out", "signature"];
+        openssl(&[&sign, digest].concat());
+        let signature = fs::read(folder.path("signature")).unwrap();
+        let good = format!("{text}.{}", URL_SAFE_NO_PAD.encode(&signature));
+        let broker = Broker::with_config(&format!(
+            "[auth]\nauthenticators = [\"jwt\"]\njwt_keys = \"{}\"\n[[acl]]\nuser = \"carol\"\ntopics = [\"%u/#\"]\n",
+            folder.path("public.pem").display()
+        ));
+        let other =
+            format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.iter().rev().copied().collect::<Vec<_>>()));
+        for (version, password, code) in
+            [("mqttv311", &good, 0), ("mqttv5", &good, 0), ("mqttv311", &other, 4), ("mqttv5", &other, 134)]
+        {
+            let arguments = ["-V", version, "-u", "x", "-P", password, "-t", "carol/a", "-m", "m", "-q", "1"];
+            let output = mosquitto("mosquitto_pub", broker.port(), &arguments);
+            assert_eq!(output.status.code(), Some(code), "{algorithm} {version}: {output:?}");
+        }
     }
 }

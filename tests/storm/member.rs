@@ -271,6 +271,10 @@ impl Member {
             Event::Refused { code } => return Err(format!("CONNACK {code:#04x}")),
             Event::Disconnected { code } => return Err(format!("DISCONNECT {code:#04x}")),
             Event::Rejected { token, code } => return Err(format!("message {token} rejected: {code:#04x}")),
+            Event::SentAgain { .. } | Event::Released { .. } => {}
+            Event::Clash { topic, .. } => {
+                return Err(format!("a QoS 2 message to {topic} came under an identifier in use"));
+            }
             Event::Subscribed { packet_id, codes } => self.granted(packet_id, &codes)?,
             Event::Unsubscribed { packet_id } => {
                 if self.passing.take().is_none_or(|(expected, _)| expected != packet_id) {

@@ -8,7 +8,7 @@
 //! in between as wanted; [`LightClient::cut`] when the connection is gone, and `connect` again. Whatever a
 //! call appends to `out` must be written to the socket in order (or lost together with the connection).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// What the client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +30,22 @@ pub enum Event {
     Subscribed { packet_id: u16, codes: Vec<u8> },
     /// UNSUBACK.
     Unsubscribed { packet_id: u16 },
-    /// An Application Message; a QoS 2 message is reported at its first PUBLISH only.
-    Message { topic: String, payload: Vec<u8>, qos: u8, retain: bool, dup: bool },
+    /// An Application Message, and the Subscription Identifiers by which it comes (5.0); a QoS 2 message is
+    /// reported at its first PUBLISH only.
+    Message { topic: String, payload: Vec<u8>, qos: u8, retain: bool, dup: bool, identifiers: Vec<u32> },
     /// The broker took over responsibility for the message published under the token: PUBACK or PUBREC.
     Acknowledged { token: u64 },
     /// PUBCOMP: the exchange of the QoS 2 message is over.
     Completed { token: u64 },
+    /// PUBREL: the QoS 2 message received under the identifier is forgotten.
+    Released { packet_id: u16 },
     /// PUBACK or PUBREC with an error code.
     Rejected { token: u64, code: u8 },
+    /// The session was present, so the message published under the token has been sent again.
+    SentAgain { token: u64 },
+    /// A QoS 2 PUBLISH under an identifier that still belongs to another message. It is taken for that
+    /// message, as a client must, and so it is lost.
+    Clash { topic: String, payload: Vec<u8> },
     /// PINGRESP.
     Pong,
     /// DISCONNECT from the broker (5.0).
@@ -61,6 +69,28 @@ struct Outgoing {
     awaits: Awaits,
     topic: String,
     payload: Vec<u8>,
+    retain: bool,
+}
+
+/// What a CONNECT asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    pub clean_start: bool,
+    /// Session Expiry Interval in seconds (5.0).
+    pub session_expiry: u32,
+    /// Receive Maximum (5.0), unless it is to be the default.
+    pub receive_maximum: Option<u16>,
+    pub will: Option<Will>,
+}
+
+/// A Will.
+#[derive(Debug, Clone)]
+pub struct Will {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: u8,
+    /// Will Delay Interval in seconds (5.0).
+    pub delay: u32,
 }
 
 /// One client and its session.
@@ -70,8 +100,12 @@ pub struct LightClient {
     version: Version,
     persistent: bool,
     last_packet_id: u16,
+    highest_packet_id: u16,
     outgoing: VecDeque<Outgoing>,
-    received: HashSet<u16>,
+    /// Identifiers of SUBSCRIBE and UNSUBSCRIBE that are not answered.
+    asked: HashSet<u16>,
+    /// QoS 2 messages that have come and are not released: topic and payload by identifier.
+    received: HashMap<u16, (String, Vec<u8>)>,
     input: Vec<u8>,
 }
 
@@ -83,40 +117,70 @@ impl LightClient {
             version,
             persistent,
             last_packet_id: 0,
+            highest_packet_id: u16::MAX,
+            asked: HashSet::new(),
             outgoing: VecDeque::new(),
-            received: HashSet::new(),
+            received: HashMap::new(),
             input: Vec::new(),
         }
+    }
+
+    /// Uses no Packet Identifiers but the first ones, so that each soon comes again.
+    pub fn with_packet_ids_up_to(self, highest_packet_id: u16) -> Self {
+        Self { highest_packet_id, ..self }
     }
 
     /// Appends CONNECT without keep alive. `clean` forces a clean start that ends the session with the
     /// connection; otherwise the client's own kind decides.
     pub fn connect(&mut self, clean: bool, out: &mut Vec<u8>) {
         let clean = clean || !self.persistent;
-        if clean {
+        let session_expiry = if clean { 0 } else { 3_600 };
+        self.connect_with(&Terms { clean_start: clean, session_expiry, ..Terms::default() }, out);
+    }
+
+    /// Appends CONNECT without keep alive, with all that can be asked for.
+    pub fn connect_with(&mut self, terms: &Terms, out: &mut Vec<u8>) {
+        if terms.clean_start {
             self.forget();
         }
         let mut body = Vec::new();
         put_string(&mut body, "MQTT");
         body.push(if self.version == Version::V5 { 5 } else { 4 });
-        body.push(if clean { 0b10 } else { 0 });
+        let will = terms.will.as_ref().map_or(0, |will| 0b100 | will.qos << 3);
+        body.push(will | u8::from(terms.clean_start) << 1);
         body.extend([0, 0]);
         if self.version == Version::V5 {
-            if clean {
-                body.push(0);
-            } else {
-                body.push(5);
-                body.push(0x11); // Session Expiry Interval
-                body.extend(3_600_u32.to_be_bytes());
+            let mut properties = Vec::new();
+            if terms.session_expiry > 0 {
+                properties.push(0x11);
+                properties.extend(terms.session_expiry.to_be_bytes());
             }
+            if let Some(receive_maximum) = terms.receive_maximum {
+                properties.push(0x21);
+                properties.extend(receive_maximum.to_be_bytes());
+            }
+            put_short(&mut body, &properties);
         }
         put_string(&mut body, &self.id);
+        if let Some(will) = &terms.will {
+            if self.version == Version::V5 {
+                let mut properties = Vec::new();
+                if will.delay > 0 {
+                    properties.push(0x18);
+                    properties.extend(will.delay.to_be_bytes());
+                }
+                put_short(&mut body, &properties);
+            }
+            put_string(&mut body, &will.topic);
+            put_binary(&mut body, &will.payload);
+        }
         put_packet(out, 0x10, &body);
     }
 
     /// The connection is gone: half a packet received is dropped, and the state of a clean session with it.
     pub fn cut(&mut self) {
         self.input.clear();
+        self.asked.clear();
         if !self.persistent {
             self.forget();
         }
@@ -124,9 +188,18 @@ impl LightClient {
 
     /// Appends SUBSCRIBE for one filter and returns its packet identifier.
     pub fn subscribe(&mut self, filter: &str, qos: u8, out: &mut Vec<u8>) -> u16 {
+        self.subscribe_as(None, filter, qos, out)
+    }
+
+    /// The same with a Subscription Identifier below 128, which 3.1.1 does not know.
+    pub fn subscribe_as(&mut self, identifier: Option<u8>, filter: &str, qos: u8, out: &mut Vec<u8>) -> u16 {
         let packet_id = self.free_packet_id();
+        self.asked.insert(packet_id);
         let mut body = packet_id.to_be_bytes().to_vec();
-        self.put_no_properties(&mut body);
+        match identifier {
+            Some(identifier) if self.version == Version::V5 => put_short(&mut body, &[0x0B, identifier]),
+            _ => self.put_no_properties(&mut body),
+        }
         put_string(&mut body, filter);
         body.push(qos);
         put_packet(out, 0x82, &body);
@@ -136,6 +209,7 @@ impl LightClient {
     /// Appends UNSUBSCRIBE for one filter and returns its packet identifier.
     pub fn unsubscribe(&mut self, filter: &str, out: &mut Vec<u8>) -> u16 {
         let packet_id = self.free_packet_id();
+        self.asked.insert(packet_id);
         let mut body = packet_id.to_be_bytes().to_vec();
         self.put_no_properties(&mut body);
         put_string(&mut body, filter);
@@ -145,15 +219,33 @@ impl LightClient {
 
     /// Appends PUBLISH; the token comes back with the acknowledgement of a QoS 1 or 2 message.
     pub fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, token: u64, out: &mut Vec<u8>) {
+        self.publish_with(topic, payload, qos, false, token, out);
+    }
+
+    /// The same, for a message to be retained.
+    pub fn publish_retained(&mut self, topic: &str, payload: &[u8], qos: u8, token: u64, out: &mut Vec<u8>) {
+        self.publish_with(topic, payload, qos, true, token, out);
+    }
+
+    fn publish_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: u8,
+        retain: bool,
+        token: u64,
+        out: &mut Vec<u8>,
+    ) {
         let packet_id = if qos == 0 { 0 } else { self.free_packet_id() };
-        put_publish(self.version, topic, payload, qos, false, packet_id, out);
+        let first = 0x30 | qos << 1 | u8::from(retain);
+        put_publish(self.version, first, topic, payload, packet_id, out);
         let awaits = match qos {
             0 => return,
             1 => Awaits::PubAck,
             _ => Awaits::PubRec,
         };
         let (topic, payload) = (topic.to_owned(), payload.to_owned());
-        self.outgoing.push_back(Outgoing { packet_id, token, awaits, topic, payload });
+        self.outgoing.push_back(Outgoing { packet_id, token, awaits, topic, payload, retain });
     }
 
     /// Appends PINGREQ.
@@ -202,12 +294,12 @@ impl LightClient {
                     events.push(Event::Refused { code });
                     return Ok(());
                 }
+                events.push(Event::Connected { session_present });
                 if session_present {
-                    self.send_again(out);
+                    self.send_again(out, events);
                 } else {
                     self.forget();
                 }
-                events.push(Event::Connected { session_present });
             }
             0x30..=0x3F => events.extend(self.published(first, body, out)?),
             0x40 => {
@@ -239,6 +331,7 @@ impl LightClient {
             0x62 => {
                 let (packet_id, _) = body.acknowledgement()?;
                 self.received.remove(&packet_id);
+                events.push(Event::Released { packet_id });
                 put_packet(out, 0x70, &packet_id.to_be_bytes());
             }
             0x70 => {
@@ -248,10 +341,15 @@ impl LightClient {
             }
             0x90 => {
                 let packet_id = body.u16()?;
+                self.asked.remove(&packet_id);
                 self.skip_properties(&mut body)?;
                 events.push(Event::Subscribed { packet_id, codes: body.0.to_vec() });
             }
-            0xB0 => events.push(Event::Unsubscribed { packet_id: body.u16()? }),
+            0xB0 => {
+                let packet_id = body.u16()?;
+                self.asked.remove(&packet_id);
+                events.push(Event::Unsubscribed { packet_id });
+            }
             0xD0 => events.push(Event::Pong),
             0xE0 if self.version == Version::V5 => {
                 events.push(Event::Disconnected { code: body.byte().unwrap_or(0) });
@@ -270,8 +368,9 @@ impl LightClient {
         let qos = (first >> 1) & 3;
         let topic = body.string()?;
         let packet_id = if qos == 0 { 0 } else { body.u16()? };
-        self.skip_properties(&mut body)?;
+        let identifiers = self.subscription_identifiers(&mut body)?;
         let message = Event::Message {
+            identifiers,
             topic,
             payload: body.0.to_vec(),
             qos,
@@ -286,14 +385,22 @@ impl LightClient {
             }
             2 => {
                 put_packet(out, 0x50, &packet_id.to_be_bytes());
-                Ok(self.received.insert(packet_id).then_some(message))
+                let Event::Message { topic, payload, .. } = &message else { return Ok(None) };
+                match self.received.get(&packet_id) {
+                    None => {
+                        self.received.insert(packet_id, (topic.clone(), payload.clone()));
+                        Ok(Some(message))
+                    }
+                    Some((old_topic, old)) if old_topic == topic && old == payload => Ok(None),
+                    Some(_) => Ok(Some(Event::Clash { topic: topic.clone(), payload: payload.clone() })),
+                }
             }
             _ => Err("a PUBLISH with QoS 3".to_owned()),
         }
     }
 
     /// Sends again what is not acknowledged, in the original order [MQTT-4.4.0-1], [MQTT-4.6.0-1].
-    fn send_again(&self, out: &mut Vec<u8>) {
+    fn send_again(&self, out: &mut Vec<u8>, events: &mut Vec<Event>) {
         for outgoing in &self.outgoing {
             let qos = match outgoing.awaits {
                 Awaits::PubAck => 1,
@@ -303,8 +410,10 @@ impl LightClient {
                     continue;
                 }
             };
-            let Outgoing { topic, payload, packet_id, .. } = outgoing;
-            put_publish(self.version, topic, payload, qos, true, *packet_id, out);
+            let Outgoing { topic, payload, packet_id, token, retain, .. } = outgoing;
+            let first = 0x38 | qos << 1 | u8::from(*retain);
+            put_publish(self.version, first, topic, payload, *packet_id, out);
+            events.push(Event::SentAgain { token: *token });
         }
     }
 
@@ -324,9 +433,11 @@ impl LightClient {
 
     fn free_packet_id(&mut self) -> u16 {
         loop {
-            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
-            if self.outgoing.iter().all(|outgoing| outgoing.packet_id != self.last_packet_id) {
-                return self.last_packet_id;
+            self.last_packet_id = self.last_packet_id % self.highest_packet_id + 1;
+            let packet_id = self.last_packet_id;
+            let is_in_flight = self.outgoing.iter().any(|outgoing| outgoing.packet_id == packet_id);
+            if !is_in_flight && !self.asked.contains(&packet_id) {
+                return packet_id;
             }
         }
     }
@@ -335,6 +446,34 @@ impl LightClient {
         if self.version == Version::V5 {
             body.push(0);
         }
+    }
+
+    /// Those among the properties of a PUBLISH.
+    fn subscription_identifiers(&self, body: &mut Reader<'_>) -> Result<Vec<u32>, String> {
+        let mut identifiers = Vec::new();
+        if self.version == Version::V3_1_1 {
+            return Ok(identifiers);
+        }
+        let length = body.variable_byte_integer()?;
+        let mut properties = Reader(body.take(length)?);
+        while !properties.0.is_empty() {
+            match properties.byte()? {
+                0x0B => identifiers.push(properties.variable_byte_integer()? as u32),
+                0x01 => drop(properties.take(1)?),
+                0x23 => drop(properties.take(2)?),
+                0x02 => drop(properties.take(4)?),
+                0x03 | 0x08 | 0x09 => {
+                    let length = properties.u16()?;
+                    properties.take(usize::from(length))?;
+                }
+                0x26 => {
+                    properties.string()?;
+                    properties.string()?;
+                }
+                other => return Err(format!("property {other:#04x} is none of a PUBLISH")),
+            }
+        }
+        Ok(identifiers)
     }
 
     fn skip_properties(&self, body: &mut Reader<'_>) -> Result<(), String> {
@@ -350,25 +489,17 @@ fn acknowledged(token: u64, code: u8) -> Event {
     if code >= 0x80 { Event::Rejected { token, code } } else { Event::Acknowledged { token } }
 }
 
-fn put_publish(
-    version: Version,
-    topic: &str,
-    payload: &[u8],
-    qos: u8,
-    dup: bool,
-    packet_id: u16,
-    out: &mut Vec<u8>,
-) {
+fn put_publish(version: Version, first: u8, topic: &str, payload: &[u8], packet_id: u16, out: &mut Vec<u8>) {
     let mut body = Vec::with_capacity(topic.len() + payload.len() + 5);
     put_string(&mut body, topic);
-    if qos > 0 {
+    if first & 0b110 != 0 {
         body.extend(packet_id.to_be_bytes());
     }
     if version == Version::V5 {
         body.push(0);
     }
     body.extend_from_slice(payload);
-    put_packet(out, 0x30 | u8::from(dup) << 3 | qos << 1, &body);
+    put_packet(out, first, &body);
 }
 
 fn put_packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
@@ -386,8 +517,18 @@ fn put_packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
+    put_binary(out, text.as_bytes());
+}
+
+fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Properties, of which a CONNECT here never has more than 127 bytes.
+fn put_short(out: &mut Vec<u8>, properties: &[u8]) {
+    out.push(u8::try_from(properties.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(properties);
 }
 
 /// First byte, body and what is behind the first packet; `None` if it is not whole yet.

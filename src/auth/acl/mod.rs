@@ -7,6 +7,7 @@
 //! placeholder stands, nor a denying rule fit less.
 
 mod filter;
+mod json;
 mod mosquitto;
 mod template;
 
@@ -15,11 +16,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+pub use json::{parse_json, texts};
 pub use mosquitto::{MosquittoAclError, parse_mosquitto};
 
 use self::filter::{covers, intersects};
 use crate::codec::QoS;
-use crate::config::{self, AclAccess, AclAction, AclRule, AclWho};
+use crate::config::{self, AclAccess, AclAction, AclRule, AclWho, Place};
 use crate::topic::{TopicFilter, TopicName};
 
 /// What a client wants.
@@ -49,6 +51,8 @@ pub struct Subject<'a> {
 /// All rules in force.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Acl {
+    /// Where they all come from, if it is not the configuration and its files.
+    origin: Option<Place>,
     rules: Vec<AclRule>,
     /// User to groups.
     groups: HashMap<Box<str>, Vec<Arc<str>>>,
@@ -240,7 +244,10 @@ impl Permissions {
 
     fn name(&self, rule: Option<u32>) -> String {
         let Some(rule) = rule.and_then(|rule| self.acl.rules.get(rule as usize)) else {
-            return "no rule allows it".to_owned();
+            return match &self.acl.origin {
+                Some(origin) => format!("no rule allows it in {origin}"),
+                None => "no rule allows it".to_owned(),
+            };
         };
         let AclRule { action, access, place, .. } = rule;
         let verb = match access {

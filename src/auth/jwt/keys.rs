@@ -2,6 +2,7 @@
 //!
 //! Read at start and at every reload. The crypto is ring's; what is here finds the key and says what it may verify.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,10 +22,10 @@ use super::TokenError;
 const SHORTEST_SECRET: usize = 32;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Keys(Vec<Named>);
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Named {
     /// `kid`; a key without one serves for every token.
     name: Option<String>,
@@ -32,7 +33,7 @@ struct Named {
 }
 
 /// A key that can verify.
-#[derive(Debug)]
+#[derive(PartialEq, Eq)]
 enum Key {
     Secret(Box<[u8]>),
     /// In DER, as PKCS#1 has it.
@@ -45,6 +46,13 @@ enum Key {
     P256(Box<[u8]>),
     P384(Box<[u8]>),
     Ed25519(Box<[u8]>),
+}
+
+impl fmt::Debug for Key {
+    /// Without the key, which must not come into a log.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Key(..)")
+    }
 }
 
 /// What is wrong with a file of keys.

@@ -17,14 +17,11 @@ use thiserror::Error;
 pub use keys::{Keys, KeysError};
 
 use super::Identity;
-use super::acl::Acl;
-use crate::config::{self, AclAccess, AclRule, Place, is_acl_topic};
+use super::acl::{parse_json, texts};
+use crate::config::{self, Place};
 
 /// How far the clocks of issuer and broker may be apart for a token that is not valid yet.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// Rules in one token at most.
-const MOST_RULES: usize = 1_000;
 
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -47,6 +44,9 @@ pub enum TokenError {
     /// There is no user in it.
     #[error("it names no user (auth.jwt_user_claim)")]
     NoUser,
+    /// Its groups are none: a rule that denies something to a group would be overlooked.
+    #[error("its groups (auth.jwt_groups_claim) are no list of texts")]
+    Groups,
     /// Its rules are none.
     #[error(
         "its rules (auth.jwt_acl_claim) are not of the form {{\"pub\": [..], \"sub\": [..], \"all\": [..]}}"
@@ -55,7 +55,7 @@ pub enum TokenError {
 }
 
 /// What tokens must be like.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tokens {
     keys: Keys,
     settings: config::Jwt,
@@ -65,6 +65,11 @@ impl Tokens {
     /// With keys that were read.
     pub fn new(keys: Keys, settings: config::Jwt) -> Self {
         Self { keys, settings }
+    }
+
+    /// Whether the same keys verify both.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        self.keys == other.keys
     }
 
     /// Who a password says its client is; `None` if it is no token.
@@ -100,9 +105,15 @@ impl Tokens {
         if user.is_empty() {
             return Err(TokenError::NoUser);
         }
-        let groups = texts(claims.get(&self.settings.groups_claim)).unwrap_or_default();
+        let groups = match claims.get(&self.settings.groups_claim).filter(|groups| !groups.is_null()) {
+            Some(groups) => texts(groups).ok_or(TokenError::Groups)?,
+            None => Vec::new(),
+        };
         let rules = match claims.get(&self.settings.acl_claim) {
-            Some(rules) => Some(Arc::new(rules_of(rules, user)?)),
+            Some(rules) => {
+                let place = Place::from(format!("the token of {user:?}"));
+                Some(Arc::new(parse_json(rules, &place).ok_or(TokenError::Rules)?))
+            }
             None => None,
         };
         Ok(Identity {
@@ -151,41 +162,9 @@ fn is_met(wanted: &str, claims: &Map<String, Value>) -> bool {
     match wanted.split_once('=') {
         None => claims.contains_key(wanted),
         Some((name, value)) => {
-            texts(claims.get(name)).is_some_and(|values| values.iter().any(|one| one == value))
+            claims.get(name).and_then(texts).is_some_and(|values| values.iter().any(|one| one == value))
         }
     }
-}
-
-/// A text or a list of them.
-fn texts(value: Option<&Value>) -> Option<Vec<String>> {
-    match value? {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Array(values) => values.iter().map(|value| Some(value.as_str()?.to_owned())).collect(),
-        Value::Number(number) => Some(vec![number.to_string()]),
-        Value::Bool(boolean) => Some(vec![boolean.to_string()]),
-        Value::Null | Value::Object(_) => None,
-    }
-}
-
-/// What a token allows; it allows nothing else, whatever the rules of the configuration say.
-fn rules_of(value: &Value, user: &str) -> Result<Acl, TokenError> {
-    let object = value.as_object().ok_or(TokenError::Rules)?;
-    let mut rules = Vec::new();
-    for (name, topics) in object {
-        let access = match name.as_str() {
-            "pub" => AclAccess::Publish,
-            "sub" => AclAccess::Subscribe,
-            "all" => AclAccess::All,
-            _ => return Err(TokenError::Rules),
-        };
-        let topics = texts(Some(topics)).ok_or(TokenError::Rules)?;
-        if topics.len() > MOST_RULES || !topics.iter().all(|topic| is_acl_topic(topic)) {
-            return Err(TokenError::Rules);
-        }
-        let place = Place::from(format!("the token of {user:?}"));
-        rules.push(AclRule { access, topics, place, ..AclRule::default() });
-    }
-    Ok(Acl::new([config::Acl { rules, groups: Vec::new() }]))
 }
 
 #[cfg(test)]

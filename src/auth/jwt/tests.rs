@@ -152,6 +152,23 @@ fn claims_are_looked_at() {
 }
 
 #[test]
+fn groups_that_are_none_are_not_overlooked() {
+    let check = |groups: &str| {
+        let claims = format!(r#"{{"sub":"a","exp":1300000100,"groups":{groups}}}"#);
+        judge(&tokens(SECRET), &by_secret(&claims)).map(|identity| identity.groups.len())
+    };
+    for (groups, expected) in [
+        ("[]", Ok(0)),
+        ("null", Ok(0)),
+        (r#""x""#, Ok(1)),
+        (r#"{"x":true}"#, Err(TokenError::Groups)),
+        (r#"["x",{}]"#, Err(TokenError::Groups)),
+    ] {
+        assert_eq!(check(groups), expected, "{groups}");
+    }
+}
+
+#[test]
 fn groups_rules_and_the_end_come_out_of_the_token() {
     let claims = r#"{"sub":"a","groups":["x","y"],"exp":1300000100,"acl":{"pub":["p/%u"],"sub":"s/#"}}"#;
     let instant = Instant::now();

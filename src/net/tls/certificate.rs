@@ -146,6 +146,7 @@ pub fn matches_host(pattern: &str, host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::SanType;
 
     #[test]
     fn a_wildcard_stands_for_one_label() {
@@ -189,6 +190,18 @@ mod tests {
         ] {
             assert_eq!(certificate.is_for(server), is_for, "{server}");
         }
+        parameters.subject_alt_names = [
+            SanType::URI("spiffe://example.org/a".try_into().unwrap()),
+            SanType::Rfc822Name("a@example.org".try_into().unwrap()),
+            SanType::URI("urn:b".try_into().unwrap()),
+        ]
+        .into();
+        let device = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let names = Certificate::read(device.der()).unwrap().alternative_names;
+        assert_eq!(
+            (names.emails, names.uris),
+            (vec!["a@example.org".to_owned()], vec!["spiffe://example.org/a".to_owned(), "urn:b".to_owned()])
+        );
         for length in 0..made.der().len() {
             assert_eq!(Certificate::read(&made.der()[..length]), None, "cut at {length}");
         }
