@@ -198,7 +198,11 @@ impl Broker {
         }
         handle.note_load(&state);
         // Under the lock: what happens to the session later is appended later.
-        let sequence = self.store_session(&handle, &mut state);
+        let mut sequence = self.store_session(&handle, &mut state);
+        if session_present && self.is_failing() {
+            // The store has the session already, and a client that takes what waits for it gives a full disk room.
+            sequence = CommitSeq::default();
+        }
         if !old_link_lives {
             // Before anyone else can take the link away.
             self.connected.fetch_add(1, Ordering::Relaxed);

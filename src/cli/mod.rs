@@ -1,5 +1,5 @@
-//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `certs`, `pub`, `sub` and `bench`, what they take and how they
-//! end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `certs`, `store`, `pub`, `sub` and `bench`, what they take and
+//! how they end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
@@ -12,6 +12,7 @@ mod client;
 mod logging;
 mod passwd;
 mod publish;
+mod store;
 mod subscribe;
 
 use std::error::Error;
@@ -28,6 +29,7 @@ use self::bench::BenchCommand;
 use self::certs::CertsArguments;
 use self::passwd::PasswdCommand;
 use self::publish::PubArguments;
+use self::store::StoreCommand;
 use self::subscribe::SubArguments;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
@@ -71,6 +73,9 @@ enum Command {
     Bench(BenchCommand),
     /// Make certificates for trying TLS: an authority, the server's for these hosts, and a client's
     Certs(CertsArguments),
+    /// Look at the store of a broker that does not run, copy it, or move it to another version
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 #[derive(Debug, Default, Args)]
@@ -128,6 +133,7 @@ where
         Some(Command::Pub(arguments)) => publish::publish(&arguments),
         Some(Command::Sub(arguments)) => subscribe::subscribe(&arguments),
         Some(Command::Certs(certs_arguments)) => certs::certs(certs_arguments),
+        Some(Command::Store(command)) => store::store(command),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),
     };

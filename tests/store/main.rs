@@ -4,4 +4,13 @@
 //! `FULMAR_STORE_LONG=1` tries every fault at every operation instead of a sample.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
+mod commits;
+mod damage;
+mod faults;
+mod model;
+#[path = "../support/random.rs"]
+mod random;
 mod real;
+mod sim;
+mod tools;
+mod world;

@@ -16,16 +16,16 @@ use fulmar::store::{
 };
 
 /// A directory that goes with the test.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("fulmar-store-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         Self(path)
     }
 
-    fn open(&self, durability: Durability, options: Options) -> (Arc<DiskStore>, Recovered) {
+    pub fn open(&self, durability: Durability, options: Options) -> (Arc<DiskStore>, Recovered) {
         DiskStore::open(&self.0, durability, options, Timebase::now()).unwrap()
     }
 }
@@ -54,7 +54,7 @@ fn bell() -> (Waker, Receiver<()>) {
     (Waker::from(Arc::new(Bell(sender))), receiver)
 }
 
-fn wait(store: &dyn Store, sequence: CommitSeq) {
+pub fn wait(store: &dyn Store, sequence: CommitSeq) {
     let (waker, rings) = bell();
     while store.committed() < sequence {
         store.wake_when_committed(sequence, &waker);
@@ -62,7 +62,7 @@ fn wait(store: &dyn Store, sequence: CommitSeq) {
     }
 }
 
-fn session(owner: Owner, client_id: &str) -> Records {
+pub fn session(owner: Owner, client_id: &str) -> Records {
     let mut records = Records::default();
     let image =
         SessionImage { owner, client_id, user: None, user_groups: vec![], expiry: None, expires_at: None };
@@ -70,7 +70,7 @@ fn session(owner: Owner, client_id: &str) -> Records {
     records
 }
 
-fn message(payload: &[u8]) -> MessageImage<'_> {
+pub fn message(payload: &[u8]) -> MessageImage<'_> {
     MessageImage {
         topic: "a/b",
         properties: &[],
@@ -93,13 +93,13 @@ fn row(owner: Owner, seq: u64) -> Record<'static> {
     })
 }
 
-fn push_rows(records: &mut Records, owners: &[Owner], seq: u64, payload: &[u8]) {
+pub fn push_rows(records: &mut Records, owners: &[Owner], seq: u64, payload: &[u8]) {
     records.push(&Record::Message(message(payload)));
     owners.iter().for_each(|owner| records.push(&row(*owner, seq)));
 }
 
 /// Payloads of rows, `None` for those that cannot be had.
-fn fetch(store: &DiskStore, owner: Owner, rows: impl IntoIterator<Item = u64>) -> Vec<Option<Vec<u8>>> {
+pub fn fetch(store: &DiskStore, owner: Owner, rows: impl IntoIterator<Item = u64>) -> Vec<Option<Vec<u8>>> {
     let (waker, rings) = bell();
     let fetch = Fetch::new(owner, rows.into_iter().map(RowSeq).collect(), waker.clone());
     store.fetch(fetch.clone());

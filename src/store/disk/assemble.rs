@@ -4,11 +4,9 @@
 //! such rows, nor a message that has no row left. Rows are written as far as they are, if they were sent before they
 //! came. Called by the writer, before a frame is written.
 
-use std::hash::RandomState;
-
 use hashbrown::{HashMap, HashSet};
 
-use super::super::record::{Damaged, Owner, Record, RecordIter, Records, Row, RowSeq};
+use super::super::record::{Damaged, Owner, Record, RecordIter, Records, Row, RowSeq, RowState};
 use super::frame::store;
 use super::index::{Fate, Owners};
 
@@ -16,11 +14,11 @@ use super::index::{Fate, Owners};
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     /// Rows that are finished.
-    finished: HashMap<u64, Spans, RandomState>,
+    finished: HashMap<u64, Spans>,
     /// Rows that are left out.
-    dropped: HashMap<u64, Spans, RandomState>,
-    born: HashSet<u64, RandomState>,
-    ended: HashSet<u64, RandomState>,
+    dropped: HashMap<u64, Spans>,
+    born: HashSet<u64>,
+    ended: HashSet<u64>,
     scratch: Records,
 }
 
@@ -56,6 +54,15 @@ impl Spans {
     }
 }
 
+/// A record of the group.
+#[derive(Debug)]
+struct Item<'a> {
+    bytes: &'a [u8],
+    record: Record<'a>,
+    /// Of a row: how far it is; `None` if it is left out.
+    state: Option<RowState>,
+}
+
 /// The message whose rows are coming.
 #[derive(Debug, Clone, Copy)]
 enum Of<'a> {
@@ -67,26 +74,18 @@ enum Of<'a> {
 impl Assembler {
     /// Appends to `body` what is to be written of these records.
     pub fn assemble(&mut self, owners: &Owners, bytes: &[u8], body: &mut Vec<u8>) -> Result<(), Damaged> {
-        self.look(bytes)?;
-        self.drop_rows(owners, bytes)?;
-        let mut records = RecordIter::new(bytes);
+        let mut items = self.read(bytes)?;
+        self.drop_rows(owners, &mut items);
         let mut message = Of::Nothing;
-        loop {
-            let start = records.position();
-            let Some(record) = records.next() else {
-                return Ok(());
-            };
-            let record = record?;
-            let bytes = bytes.get(start..records.position()).unwrap_or_default();
-            match &record {
-                Record::Message(_) => message = Of::Unwritten(bytes),
+        for Item { bytes, record, state } in &items {
+            let is_written = match record {
+                Record::Message(_) => {
+                    message = Of::Unwritten(bytes);
+                    continue;
+                }
                 Record::Row(row) => {
-                    if self.dropped.get(&row.owner.0).is_some_and(|spans| spans.cover(row.seq.0, row.seq.0)) {
+                    let Some(state) = *state else {
                         continue;
-                    }
-                    let state = match owners.fate(row.owner, row.seq, row.state) {
-                        Fate::Alive(state) => state,
-                        Fate::Nobodys | Fate::Dead => row.state,
                     };
                     match message {
                         Of::Nothing => return Err(Damaged("a row without a message")),
@@ -101,22 +100,11 @@ impl Assembler {
                         self.scratch.push(&Record::Row(Row { state, ..*row }));
                         store(body, self.scratch.as_bytes(), true);
                     }
+                    continue;
                 }
-                Record::Done { owner, first, count } => {
-                    if !self.is_dropped(*owner, *first, *count) {
-                        store(body, bytes, false);
-                    }
-                }
-                Record::Sent { owner, first, count, .. } => {
-                    if !self.is_dropped(*owner, *first, (*count).into()) {
-                        store(body, bytes, false);
-                    }
-                }
-                Record::Released { owner, seq } => {
-                    if !self.is_dropped(*owner, *seq, 1) {
-                        store(body, bytes, false);
-                    }
-                }
+                Record::Done { owner, first, count } => !self.is_dropped(*owner, *first, *count),
+                Record::Sent { owner, first, count, .. } => !self.is_dropped(*owner, *first, (*count).into()),
+                Record::Released { owner, seq } => !self.is_dropped(*owner, *seq, 1),
                 Record::Kept { .. }
                 | Record::Forgotten { .. }
                 | Record::Received { .. }
@@ -127,19 +115,30 @@ impl Assembler {
                 | Record::Subscribed { .. }
                 | Record::Unsubscribed { .. }
                 | Record::Will(_)
-                | Record::WillEnded { .. } => store(body, bytes, false),
+                | Record::WillEnded { .. } => true,
+            };
+            if is_written {
+                store(body, bytes, false);
             }
         }
+        Ok(())
     }
 
-    /// Notes what is finished, begun and ended.
-    fn look(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+    /// Reads all records, and notes what is finished, begun and ended.
+    fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<Item<'a>>, Damaged> {
         self.finished.clear();
         self.dropped.clear();
         self.born.clear();
         self.ended.clear();
-        for record in RecordIter::new(bytes) {
-            match record? {
+        let mut items = Vec::new();
+        let mut records = RecordIter::new(bytes);
+        loop {
+            let start = records.position();
+            let Some(record) = records.next() else {
+                break;
+            };
+            let record = record?;
+            match &record {
                 Record::Done { owner, first, count } => {
                     if let Some(more) = count.checked_sub(1) {
                         let last = first.0.saturating_add(more);
@@ -157,32 +156,33 @@ impl Assembler {
                 }
                 _ => {}
             }
+            let bytes = bytes.get(start..records.position()).unwrap_or_default();
+            items.push(Item { bytes, record, state: None });
         }
         self.finished.values_mut().for_each(Spans::sort);
-        Ok(())
+        Ok(items)
     }
 
-    /// Decides which rows are left out.
-    fn drop_rows(&mut self, owners: &Owners, bytes: &[u8]) -> Result<(), Damaged> {
-        for record in RecordIter::new(bytes) {
-            let Record::Row(row) = record? else {
+    /// Decides which rows are left out, and how far the others are.
+    fn drop_rows(&mut self, owners: &Owners, items: &mut [Item<'_>]) {
+        for item in items {
+            let Record::Row(row) = &item.record else {
                 continue;
             };
             let (owner, seq) = (row.owner.0, row.seq.0);
-            let is_finished = self.finished.get(&owner).is_some_and(|spans| spans.cover(seq, seq));
-            let is_dropped = is_finished
-                || self.ended.contains(&owner)
-                || match owners.fate(row.owner, row.seq, row.state) {
-                    Fate::Dead => true,
-                    Fate::Nobodys => !self.born.contains(&owner),
-                    Fate::Alive(_) => false,
-                };
-            if is_dropped {
+            let is_over = self.ended.contains(&owner)
+                || self.finished.get(&owner).is_some_and(|spans| spans.cover(seq, seq));
+            item.state = match owners.fate(row.owner, row.seq, row.state) {
+                _ if is_over => None,
+                Fate::Dead => None,
+                Fate::Nobodys => self.born.contains(&owner).then_some(row.state),
+                Fate::Alive(state) => Some(state),
+            };
+            if item.state.is_none() {
                 self.dropped.entry(owner).or_default().add(seq, seq);
             }
         }
         self.dropped.values_mut().for_each(Spans::sort);
-        Ok(())
     }
 
     fn is_dropped(&self, owner: Owner, first: RowSeq, count: u64) -> bool {

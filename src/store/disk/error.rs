@@ -16,6 +16,12 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is nothing to be looked at.
+    #[error("there is no store in {}", directory.display())]
+    NoStore {
+        /// Where.
+        directory: PathBuf,
+    },
     /// What should be the directory is something else.
     #[error("{} is no directory; move it away, or name another in store.directory", directory.display())]
     NoDirectory {

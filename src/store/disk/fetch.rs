@@ -15,7 +15,7 @@ use super::super::record::{Owner, Record, Row, RowSeq};
 use super::super::{Fetch, Fetched, FetchedRow};
 use super::files::read_full;
 use super::frame::{ReadBack, read_back};
-use super::index::RowEntry;
+use super::place::RowEntry;
 use super::segment::{Segment, segment_name};
 use super::shared::Shared;
 

@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -113,7 +113,8 @@ impl Files for StdFiles {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
         let path = self.directory.join(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        // Messages are nobody else's business.
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Arc::new(StdFile(file)))
     }
 

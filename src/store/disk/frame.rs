@@ -111,6 +111,8 @@ pub(super) struct FrameHeader {
     pub synced: u64,
     /// Segments below this are not needed any more.
     pub oldest: u32,
+    /// The number of the first frame in those that are.
+    pub oldest_first: u64,
     /// Every owner's number is below this.
     pub next_owner: u64,
     /// Rows that frames up to this one were early for have all come, if they ever come.
@@ -138,6 +140,7 @@ impl FrameHeader {
         header.extend_from_slice(&self.synced.to_le_bytes());
         header.extend_from_slice(&self.next_owner.to_le_bytes());
         header.extend_from_slice(&self.settled.to_le_bytes());
+        header.extend_from_slice(&self.oldest_first.to_le_bytes());
         header.resize(FRAME_HEADER, 0);
         let (head, body) = frame.split_at_mut(FRAME_HEADER);
         let of_header = crc32c::crc32c_append(identity.seed(), &header[4 + CHECKSUM..]);
@@ -154,8 +157,9 @@ impl FrameHeader {
         let checksum = fields.u32()?;
         let (length, segment, index, oldest) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
         let (seq, synced, next_owner) = (fields.u64()?, fields.u64()?, fields.u64()?);
-        let settled = fields.u64()?;
-        Some((Self { segment, index, seq, synced, oldest, next_owner, settled, length }, checksum))
+        let (settled, oldest_first) = (fields.u64()?, fields.u64()?);
+        let header = Self { segment, index, seq, synced, oldest, oldest_first, next_owner, settled, length };
+        Some((header, checksum))
     }
 
     /// How long the frame that begins here would be; `None` if none can begin here.

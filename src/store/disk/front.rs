@@ -11,6 +11,9 @@ use std::thread::Thread;
 
 use parking_lot::Mutex;
 
+/// How much room a buffer keeps while it is empty.
+pub(super) const KEPT: usize = 4 << 20;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Front {
@@ -43,7 +46,7 @@ pub(super) struct Appended {
 }
 
 /// What the writer took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     /// The highest sequence that is committed once all that was taken is.
     pub ceiling: u64,
@@ -116,7 +119,7 @@ impl Front {
             let mut wakers = self.wakers.lock();
             if self.committed() < sequence {
                 let wakers = wakers.entry(sequence).or_default();
-                if !wakers.iter().any(|known| known.will_wake(waker)) {
+                if !wakers.iter().rev().take(4).any(|known| known.will_wake(waker)) {
                     wakers.push(waker.clone());
                 }
                 return;
@@ -130,6 +133,8 @@ impl Front {
     pub fn take(&self, buffer: &mut Appended, may_sleep: bool) -> Option<Taken> {
         buffer.bytes.clear();
         buffer.finishes.clear();
+        // One large message is no reason to keep as much memory for ever.
+        buffer.bytes.shrink_to(KEPT);
         let mut pending = self.pending.lock();
         let taken = Taken { ceiling: pending.ceiling(), given: pending.given };
         if pending.appended.finishes.is_empty() && taken.ceiling == self.committed() {

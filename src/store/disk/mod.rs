@@ -1,20 +1,23 @@
 //! The store on disk: a segmented log of our own, one writer, and in memory where everything stands.
 //!
-//! Opened by `server`. Who appends meets only [`front`]; a thread writes ([`writer`]), one fetches ([`fetch`]), one makes
-//! and removes files and, in `os`, syncs ([`segment`]). The log is frames, one a group commit ([`frame`]), in segments of
-//! 32 MiB; [`index`] knows where what is alive stands; [`reclaim`] gives space back from the oldest segment on; [`recovery`]
+//! Opened by `server`. Who appends meets only `front`; a thread writes (`writer`), one fetches (`fetch`), one makes
+//! and removes files and, in `os`, syncs (`segment`). The log is frames, one a group commit (`frame`), in segments of
+//! 32 MiB; `index` knows where what is alive stands; `reclaim` gives space back from the oldest segment on; `recovery`
 //! reads the log at start. All that touches a disk goes through [`Files`].
 //!
 //! What always holds: a sequence is committed only once its records are written, and in `sync` on the disk; what recovery
 //! gives is what was committed, and what was being committed, whole or not at all.
 
 mod assemble;
+mod batch;
 mod error;
+mod examine;
 mod fetch;
 mod files;
 mod frame;
 mod front;
 mod index;
+mod place;
 mod rebuilt;
 mod reclaim;
 mod recovery;
@@ -24,9 +27,9 @@ mod shared;
 mod stepped;
 mod writer;
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +40,7 @@ use parking_lot::Mutex;
 
 use self::fetch::Fetches;
 use self::frame::Identity;
-use self::recovery::{Recovery, recover};
+use self::recovery::{Purpose, Recovery, recover};
 use self::segment::{Plan, Yard, segment_name};
 use self::shared::Shared;
 use self::writer::Writer;
@@ -46,6 +49,7 @@ use super::{CommitSeq, Condition, Fetch, Records, Recovered, Store};
 use crate::config::Durability;
 
 pub use error::OpenError;
+pub use examine::{Examined, Live, Summary};
 pub use files::{Files, StdFiles, StoreFile};
 pub use shared::{Options, Statistics};
 pub use stepped::SteppedStore;
@@ -171,13 +175,17 @@ fn start(
     options: Options,
     timebase: Timebase,
 ) -> Result<(Arc<Shared>, Writer, Recovered), OpenError> {
-    let (recovery, losses) = recover(&*files, timebase, options.salvage)?;
+    let purpose = if options.salvage { Purpose::Salvage } else { Purpose::Open };
+    let (recovery, losses) = recover(&*files, timebase, purpose)?;
     for loss in losses {
         tracing::warn!("{loss}");
     }
     let recovery = match recovery {
         Some(recovery) => recovery,
-        None => Recovery::fresh(Identity::new().map_err(|error| OpenError::Random(error.to_string()))?),
+        None => {
+            let identity = Identity::new().map_err(|error| OpenError::Random(error.to_string()))?;
+            Recovery::fresh(Identity { secret: options.secret.unwrap_or(identity.secret), ..identity })
+        }
     };
     let Recovery { identity, index, recovered, sealed, dead, next_seq, next_number, oldest } = recovery;
     let plan = Plan {
@@ -250,7 +258,7 @@ fn write(mut writer: Writer, shared: &Shared, is_closing: &AtomicBool) {
 /// Makes the directory if there is none, and locks it against others.
 fn lock(directory: &Path) -> Result<File, OpenError> {
     let owned = || directory.to_owned();
-    if let Err(source) = std::fs::create_dir_all(directory) {
+    if let Err(source) = make(directory) {
         return Err(match source.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                 OpenError::NoDirectory { directory: owned() }
@@ -273,6 +281,20 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     // For whoever comes next and wants to know who is here; not needed for anything else.
     let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Makes the directory, for this user alone, and sees to it that it lasts.
+fn make(directory: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        // Who may not read it cannot sync it either; the name is no less there.
+        if let Ok(parent) = File::open(parent.unwrap_or(Path::new("."))) {
+            parent.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds what only the directory's owner can tell.
@@ -298,7 +320,6 @@ fn refused(directory: &Path, source: io::Error) -> OpenError {
                 OpenError::Denied { directory, user, source }
             }
         }
-        io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { directory, source },
-        _ => OpenError::io("open", "LOCK".to_owned(), source),
+        _ => OpenError::io("write to", directory.display().to_string(), source),
     }
 }

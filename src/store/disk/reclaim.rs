@@ -59,6 +59,12 @@ impl Reclaim {
         self.oldest + u32::from(may_leave && self.is_leaving)
     }
 
+    /// The number of the first frame in the others; `current` is that of the segment that is written.
+    pub fn oldest_first(&self, may_leave: bool, current: u64) -> u64 {
+        let stay = self.sealed.iter().skip((may_leave && self.is_leaving).into());
+        stay.map(|sealed| sealed.first).fold(current, u64::min)
+    }
+
     /// Frames above this number are written anew, all that they say in the next one.
     pub fn distrust(&mut self, synced: u64) {
         for (frame, _) in &mut self.leaving {
@@ -89,11 +95,32 @@ impl Reclaim {
             || self.total > 2 * live + shared.options.slack
     }
 
+    /// Whether space can be gained with little.
+    pub fn is_worth(&mut self, shared: &Shared, index: &Index) -> bool {
+        self.let_go(shared);
+        let oldest = self.sealed.front().filter(|_| !self.is_stuck);
+        oldest.is_some_and(|oldest| {
+            let live = u64::try_from(index.live.of(oldest.segment.number)).unwrap_or_default();
+            self.at > BLOCK || live <= oldest.segment.size / 4 * 3
+        })
+    }
+
+    /// How far it is, for [`Reclaim::go_back`].
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// What was copied since is in no frame after all.
+    pub fn go_back(&mut self, at: u64) {
+        self.at = at;
+        self.is_leaving = false;
+    }
+
     /// Reads a part of the oldest segment and appends copies of what is alive to `body`. Says whether there is a frame
     /// to be written for it.
     pub fn step(&mut self, shared: &Shared, index: &Index, fresh: usize, body: &mut Vec<u8>) -> bool {
         let budget = (fresh * 3).clamp(STEP.0, STEP.1);
-        let Some(Sealed { segment, end }) = self.sealed.front() else {
+        let Some(Sealed { segment, end, .. }) = self.sealed.front() else {
             return false;
         };
         let (segment, end) = (segment.clone(), *end);
@@ -177,6 +204,8 @@ impl Reclaim {
             shared.segments.lock().remove(&segment.number);
             self.total = self.total.saturating_sub(segment.size);
             self.at = BLOCK;
+            self.buffer.truncate(STEP.1);
+            self.buffer.shrink_to(STEP.1);
             self.leaving.push_back((frame, segment));
         }
         self.let_go(shared);

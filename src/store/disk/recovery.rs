@@ -25,6 +25,8 @@ const GLANCE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub segment: Arc<Segment>,
+    /// The number of its first frame; the highest number if it has none.
+    pub first: u64,
     /// Where its frames end.
     pub end: u64,
 }
@@ -91,16 +93,30 @@ struct Log {
     next_seq: u64,
     synced: u64,
     oldest: u32,
+    /// The number of the first frame that is needed.
+    oldest_first: u64,
     losses: Vec<String>,
+}
+
+/// What a store is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To go on with it, if it is whole.
+    Open,
+    /// To go on with what is sound of it.
+    Salvage,
+    /// To look at it; nothing is changed.
+    Examine,
 }
 
 /// Reads everything, if there is a store; says in words what was cut off or set aside.
 pub(super) fn recover(
     files: &dyn Files,
     timebase: Timebase,
-    salvage: bool,
+    purpose: Purpose,
 ) -> Result<(Option<Recovery>, Vec<String>), OpenError> {
-    let mut numbers = segment_numbers(files)?;
+    let salvage = purpose == Purpose::Salvage;
+    let mut numbers = segment_numbers(files, purpose)?;
     let mut losses = Vec::new();
     let mut aside = Vec::new();
     let mut found = Vec::new();
@@ -120,10 +136,10 @@ pub(super) fn recover(
     let (log, start) = loop {
         // What has no frame yet stood ready.
         let used = found.iter().rposition(|found| found.first.is_some()).map_or(0, |last| last + 1);
-        let gap = (1..used).rev().find(|at| number_of(&found, *at) != number_of(&found, at - 1) + 1);
+        let gap = (1..found.len()).rev().find(|at| number_of(&found, *at) != number_of(&found, at - 1) + 1);
         let start = gap.unwrap_or(0);
-        let log = found.get(start..used).unwrap_or_default();
-        match read_log(files, log, timebase, stop) {
+        let log = found.get(start..used.max(start)).unwrap_or_default();
+        match read_log(files, log, number_of(&found, start), timebase, stop) {
             Ok(read) => break (read, start),
             Err(damage) => {
                 let at = start + damage.at;
@@ -143,7 +159,7 @@ pub(super) fn recover(
             }
         }
     };
-    let Log { mut index, rebuilt, ends, next_seq, synced, oldest, losses: cut } = log;
+    let Log { mut index, rebuilt, ends, next_seq, synced, oldest, losses: cut, .. } = log;
     losses.extend(cut);
     if !aside.is_empty() || partly.is_some() {
         losses.push(set_aside(files, &aside, partly)?);
@@ -163,17 +179,17 @@ pub(super) fn recover(
         oldest,
     };
     for (at, found) in found.into_iter().enumerate() {
-        let number = found.segment.number;
+        let (number, first) = (found.segment.number, found.first.unwrap_or(u64::MAX));
         let Some((end, last)) = at.checked_sub(start).and_then(|at| ends.get(at)).copied() else {
             if at < start {
                 recovery.dead.push(found.segment);
             } else {
                 // Never used; a new one takes its number. The last goes first, so that there is never a gap.
-                recovery.sealed.push_back(Sealed { segment: found.segment, end: 0 });
+                recovery.sealed.push_back(Sealed { segment: found.segment, first, end: 0 });
             }
             continue;
         };
-        if last > synced {
+        if last > synced && purpose != Purpose::Examine {
             found
                 .segment
                 .file
@@ -184,16 +200,19 @@ pub(super) fn recover(
         if number < oldest {
             recovery.dead.push(found.segment);
         } else {
-            recovery.sealed.push_back(Sealed { segment: found.segment, end });
+            recovery.sealed.push_back(Sealed { segment: found.segment, first, end });
         }
     }
-    remove_unused(files, &mut recovery)?;
+    remove_unused(files, &mut recovery, purpose)?;
     Ok((Some(recovery), losses))
 }
 
 /// Removes what stood ready, the last first, so that there is never a gap.
-fn remove_unused(files: &dyn Files, recovery: &mut Recovery) -> Result<(), OpenError> {
+fn remove_unused(files: &dyn Files, recovery: &mut Recovery, purpose: Purpose) -> Result<(), OpenError> {
     while let Some(unused) = recovery.sealed.pop_back_if(|sealed| sealed.end == 0) {
+        if purpose == Purpose::Examine {
+            continue;
+        }
         let name = segment_name(unused.segment.number);
         let removed = files.remove(&name).and_then(|()| files.sync_directory());
         removed.map_err(|source| OpenError::io("remove", name, source))?;
@@ -202,9 +221,10 @@ fn remove_unused(files: &dyn Files, recovery: &mut Recovery) -> Result<(), OpenE
 }
 
 /// The numbers of all segments, ascending. What was not finished is removed.
-fn segment_numbers(files: &dyn Files) -> Result<Vec<u32>, OpenError> {
+fn segment_numbers(files: &dyn Files, purpose: Purpose) -> Result<Vec<u32>, OpenError> {
     let names = files.list().map_err(|source| OpenError::io("list", "the directory".into(), source))?;
-    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+    let is_unfinished = |name: &&String| name.ends_with(UNFINISHED) && purpose != Purpose::Examine;
+    for name in names.iter().filter(is_unfinished) {
         files.remove(name).map_err(|source| OpenError::io("remove", name.clone(), source))?;
     }
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -260,10 +280,11 @@ pub(super) fn read_segment(segment: &Segment, mut buffer: Vec<u8>) -> io::Result
     Ok(buffer)
 }
 
-/// Follows the log as far as it goes. Frames at or above `stop` do not count.
+/// Follows the log as far as it goes. `lowest` is where it begins; frames at or above `stop` do not count.
 fn read_log(
     files: &dyn Files,
     found: &[Found],
+    lowest: u32,
     timebase: Timebase,
     stop: Option<u64>,
 ) -> Result<Log, Damage> {
@@ -271,11 +292,14 @@ fn read_log(
         index: Index::recovering(),
         rebuilt: Rebuilt::new(timebase),
         ends: Vec::new(),
-        next_seq: found.first().and_then(|found| found.first).unwrap_or(1),
+        // Not always the first one's: its frames may all be void.
+        next_seq: found.iter().filter_map(|found| found.first).min().unwrap_or(1),
         synced: 0,
         oldest: 1,
+        oldest_first: 1,
         losses: Vec::new(),
     };
+    let begin = log.next_seq;
     let boot = files.boot();
     let mut buffer = Vec::new();
     let mut is_cut = false;
@@ -320,10 +344,13 @@ fn read_log(
             None => {}
         }
     }
-    let lowest = found.first().map_or(1, |found| found.segment.number);
-    if lowest > 1 && log.oldest < lowest {
+    if log.oldest < lowest {
         let reason = format!("the segments before it, from {} on, are missing", segment_name(log.oldest));
         return Err(Damage { at: 0, offset: 0, seq: 0, reason });
+    }
+    if log.oldest_first < begin {
+        let reason = format!("the frames from {} to {} are missing", log.oldest_first, begin - 1);
+        return Err(Damage { at: 0, offset: BLOCK, seq: log.oldest_first, reason });
     }
     log.index.recovered();
     Ok(log)
@@ -354,6 +381,7 @@ impl Log {
             self.index.next_owner = self.index.next_owner.max(header.next_owner);
             self.synced = self.synced.max(header.synced);
             self.oldest = self.oldest.max(header.oldest);
+            self.oldest_first = header.oldest_first;
             self.next_seq += 1;
             index += 1;
             at += header.stride(segment.sync);

@@ -104,9 +104,13 @@ impl Yard {
         Ok(segment)
     }
 
-    /// The next segment, if one stands ready and there is room for so many bytes; it counts as in use and unsynced.
-    pub fn take(&self, needed: u64) -> Option<Arc<Segment>> {
+    /// The next segment, if one stands ready and there is room for so many bytes; it counts as in use and unsynced. The last
+    /// one only goes to who may have it, because nothing can be given back without it.
+    pub fn take(&self, needed: u64, may_be_last: bool) -> Option<Arc<Segment>> {
         let mut state = self.state.lock();
+        if state.ready.len() < 2 && !may_be_last {
+            return None;
+        }
         let segment = state.ready.pop_front()?;
         if needed > segment.size
             && let Err(error) = segment.file.allocate(needed)
@@ -150,6 +154,7 @@ impl Yard {
     pub fn give_up_unsynced(&self) -> Vec<Arc<Segment>> {
         let mut state = self.state.lock();
         state.epoch += 1;
+        self.written.store(self.synced.load(Ordering::Acquire), Ordering::Release);
         std::mem::take(&mut state.unsynced)
     }
 
@@ -238,9 +243,15 @@ impl Yard {
             let file = match used {
                 Some(used) => {
                     self.files.rename(&segment_name(used.number), &unfinished)?;
+                    // Or else the power might leave the old name with the new header.
+                    self.files.sync_directory()?;
                     used.file.clone()
                 }
-                None => self.files.create(&unfinished)?,
+                None => {
+                    // What is left of an attempt that failed, if there is any.
+                    let _ = self.files.remove(&unfinished);
+                    self.files.create(&unfinished)?
+                }
             };
             file.allocate(size)?;
             write_full(&*file, &SegmentHeader { identity, number, sync, boot }.encode(), 0)?;
@@ -269,11 +280,10 @@ impl Yard {
 
     /// Makes sure that everything written so far is on the disk.
     pub fn sync(&self) {
-        // Read before the segments: whatever frame it counts is in one of them.
-        let written = self.written.load(Ordering::Acquire);
-        let (segments, epoch) = {
+        let (segments, epoch, written) = {
             let state = self.state.lock();
-            (state.unsynced.clone(), state.epoch)
+            // Whatever frame it counts is in one of the segments.
+            (state.unsynced.clone(), state.epoch, self.written.load(Ordering::Acquire))
         };
         if written == self.synced.load(Ordering::Acquire) {
             return;

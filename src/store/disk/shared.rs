@@ -19,6 +19,8 @@ use super::writer::Fault;
 pub struct Options {
     /// Set what is damaged aside and start with what is sound.
     pub salvage: bool,
+    /// The secret of a store that is made anew; without it, a random one.
+    pub secret: Option<[u8; 16]>,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// Segments that stand ready.
@@ -39,6 +41,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             salvage: false,
+            secret: None,
             segment_bytes: 32 << 20,
             segments_ahead: 2,
             slack: 128 << 20,

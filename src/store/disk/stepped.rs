@@ -1,6 +1,7 @@
 //! A store without threads, for tests: every step is taken by hand, on files of any kind.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use super::super::record::Timebase;
@@ -44,6 +45,12 @@ impl SteppedStore {
     /// Answers what was asked for.
     pub fn serve(&self) {
         self.fetches.serve_all(&self.shared);
+    }
+
+    /// Whether all that is written is known to be on the disk.
+    pub fn is_synced(&self) -> bool {
+        let yard = &self.shared.yard;
+        yard.synced.load(Ordering::Acquire) >= yard.written.load(Ordering::Acquire)
     }
 
     /// Ends the log cleanly.

@@ -9,10 +9,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::super::record::Damaged;
 use super::assemble::Assembler;
+use super::batch::{Batch, Part};
 use super::files::write_full;
-use super::frame::{BLOCK, FRAME_HEADER, FrameHeader, padded};
-use super::front::{Appended, Taken};
+use super::frame::{BLOCK, FRAME_HEADER, FrameHeader, Identity, padded};
+use super::front::KEPT;
 use super::index::{Index, Position, Unobserved};
 use super::reclaim::Reclaim;
 use super::recovery::{Sealed, read_segment};
@@ -38,10 +40,7 @@ pub(super) struct Writer {
     current: Current,
     /// The number of the next frame.
     next_seq: u64,
-    appended: Appended,
-    /// The first finish that is not in a frame yet.
-    next_finish: usize,
-    taken: Option<Taken>,
+    batch: Batch,
     assembler: Assembler,
     /// Room for a header, then the records of the next frame.
     frame: Vec<u8>,
@@ -53,6 +52,10 @@ pub(super) struct Writer {
     reclaim: Reclaim,
     /// Records of frames that a failed sync may have lost, to be written anew before anything else.
     rescue: Option<Vec<u8>>,
+    /// Where those records are, as long as they could not be read.
+    doubtful: Option<Doubtful>,
+    /// No segment can be made, and the last one that stands ready is for giving space back.
+    is_full: bool,
     is_broken: bool,
 }
 
@@ -61,21 +64,61 @@ pub(super) struct Writer {
 pub(super) struct Current {
     pub segment: Arc<Segment>,
     pub capacity: u64,
+    /// The number of its first frame.
+    pub first: u64,
     /// Where the next frame goes.
     pub offset: u64,
     /// How many frames it has.
     pub index: u32,
 }
 
+/// Frames that a failed sync may have lost.
+#[derive(Debug)]
+struct Doubtful {
+    /// The highest number that is certain.
+    synced: u64,
+    /// The number after the last.
+    end: u64,
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Doubtful {
+    /// The records of these frames, as the system still has them. After a restart it has them, too, so there is no harm in
+    /// trying until it gives them.
+    fn read(&self, identity: &Identity) -> io::Result<Vec<u8>> {
+        let mut records = Vec::new();
+        let mut next = None;
+        for segment in &self.segments {
+            let bytes = read_segment(segment, Vec::new())?;
+            let mut at = BLOCK;
+            while let Some((header, body)) = bytes
+                .get(at as usize..)
+                .and_then(|rest| FrameHeader::read(identity, segment.number, rest))
+                .filter(|(header, _)| header.seq < self.end && next.is_none_or(|next| next == header.seq))
+            {
+                next = Some(header.seq + 1);
+                if header.seq > self.synced {
+                    records.extend_from_slice(body);
+                }
+                at += header.stride(segment.sync);
+            }
+        }
+        if next != Some(self.end) {
+            tracing::error!(
+                "the disk failed to keep what the store had written, and the system does not give it back: up to a \
+                 second of acknowledged messages is lost"
+            );
+        }
+        Ok(records)
+    }
+}
+
 /// What a frame stands for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Group {
-    /// What is committed with it.
-    watermark: u64,
-    /// The highest sequence given out before it was gathered.
-    given: u64,
-    /// Bytes appended that it takes care of.
-    bytes: u64,
+    part: Part,
+    /// How far reclaiming was before its copies.
+    copied_to: u64,
 }
 
 /// Why a frame could not be written.
@@ -113,11 +156,9 @@ impl Writer {
         Self {
             shared,
             index,
-            current: Current { segment, capacity, offset: BLOCK, index: 0 },
+            current: Current { segment, capacity, first: next_seq, offset: BLOCK, index: 0 },
             next_seq,
-            appended: Appended::default(),
-            next_finish: 0,
-            taken: None,
+            batch: Batch::default(),
             assembler: Assembler::default(),
             frame: vec![0; FRAME_HEADER],
             group: None,
@@ -125,6 +166,8 @@ impl Writer {
             settled: 0,
             reclaim,
             rescue: None,
+            doubtful: None,
+            is_full: false,
             is_broken: false,
         }
     }
@@ -140,15 +183,17 @@ impl Writer {
         };
         match done {
             Ok(step) => {
-                if step == Step::Again {
+                if step == Step::Again && !self.is_full {
                     self.shared.works();
                 }
                 self.tell();
                 step
             }
             Err(fault) => {
-                if matches!(fault, Fault::Sync(_)) {
-                    self.distrust();
+                match fault {
+                    Fault::Sync(_) => self.distrust(),
+                    Fault::NoSegment(Some(_)) if !self.is_full => self.yield_to_progress(),
+                    Fault::NoSegment(_) | Fault::Write(_) => {}
                 }
                 self.shared.fails(&fault);
                 Step::Later
@@ -158,82 +203,87 @@ impl Writer {
 
     /// Writes a frame, if there is anything to be written.
     fn advance(&mut self) -> Result<Step, Fault> {
+        if let Some(doubtful) = &self.doubtful {
+            self.rescue = Some(doubtful.read(&self.shared.yard.plan.identity).map_err(Fault::Write)?);
+            self.doubtful = None;
+        }
         if self.rescue.is_some() {
             self.write_rescue()?;
             return Ok(Step::Again);
         }
-        if self.group.is_none() && !self.gather() {
-            return Ok(if self.is_broken { Step::Later } else { Step::Idle });
+        if self.is_full && self.shared.yard.ready().0 > 1 {
+            self.is_full = false;
+            self.shared.works();
+        }
+        if self.group.is_none() {
+            let gathered = if self.is_full { self.gather_progress() } else { self.gather() };
+            match gathered {
+                Ok(true) => {}
+                Ok(false) if self.is_full => return Ok(Step::Later),
+                Ok(false) => return Ok(Step::Idle),
+                Err(damaged) => {
+                    // Our own encoder wrote them. Whatever this is, nothing after it may be acknowledged.
+                    tracing::error!(
+                        "the store was given records that are none ({damaged}); nothing is committed any more"
+                    );
+                    self.is_broken = true;
+                    self.shared.breaks();
+                    return Ok(Step::Later);
+                }
+            }
         }
         self.commit()?;
         Ok(Step::Again)
     }
 
     /// Makes the next frame; says whether there is one. What needs no frame is published at once.
-    fn gather(&mut self) -> bool {
+    fn gather(&mut self) -> Result<bool, Damaged> {
         loop {
             self.frame.truncate(FRAME_HEADER);
+            self.frame.shrink_to(KEPT);
             let wants_reclaim = self.reclaim.is_wanted(&self.shared, &self.index);
-            if self.taken.is_none() {
-                self.next_finish = 0;
-                self.taken = self.shared.front.take(&mut self.appended, !wants_reclaim);
-            }
-            let Some(taken) = self.taken else {
+            let copied_to = self.reclaim.at();
+            let limit = self.shared.options.group_bytes;
+            let Some(part) = self.batch.next(&self.shared.front, limit, !wants_reclaim) else {
                 if !wants_reclaim {
-                    return false;
+                    return Ok(false);
                 }
-                if !self.reclaim.step(&self.shared, &self.index, 0, &mut self.frame) {
-                    continue;
+                if self.reclaim.step(&self.shared, &self.index, 0, &mut self.frame) {
+                    let part = Part::nothing(self.shared.front.committed());
+                    self.group = Some(Group { part, copied_to });
+                    return Ok(true);
                 }
-                let committed = self.shared.front.committed();
-                self.group = Some(Group { watermark: committed, given: committed, bytes: 0 });
-                return true;
+                continue;
             };
-            let (from, to) = self.next_part();
-            let fresh = to - from;
             let is_reclaiming = wants_reclaim
-                && fresh > 0
-                && self.reclaim.step(&self.shared, &self.index, fresh, &mut self.frame);
-            let part = self.appended.bytes.get(from..to).unwrap_or_default();
-            if let Err(damaged) = self.assembler.assemble(&self.index.owners, part, &mut self.frame) {
-                // Our own encoder wrote them. Whatever this is, nothing after it may be acknowledged.
-                tracing::error!(
-                    "the store was given records that are none ({damaged}); nothing is committed any more"
-                );
-                self.is_broken = true;
-                self.shared.breaks();
-                return false;
-            }
-            let rest = self.appended.finishes.get(self.next_finish..).unwrap_or_default();
-            let lowest_left = rest.iter().map(|(sequence, _)| *sequence).min();
-            let watermark = lowest_left.map_or(taken.ceiling, |lowest| taken.ceiling.min(lowest - 1));
-            if rest.is_empty() {
-                self.taken = None;
-            }
-            let group = Group { watermark, given: taken.given, bytes: fresh as u64 };
+                && part.length() > 0
+                && self.reclaim.step(&self.shared, &self.index, part.length(), &mut self.frame);
+            self.assembler.assemble(&self.index.owners, self.batch.bytes(part), &mut self.frame)?;
             if self.frame.len() == FRAME_HEADER && !is_reclaiming {
-                self.publish(group);
+                self.publish(part);
                 continue;
             }
-            self.group = Some(group);
-            return true;
+            self.group = Some(Group { part, copied_to });
+            return Ok(true);
         }
     }
 
-    /// The bytes of the finishes that go into the next frame.
-    fn next_part(&mut self) -> (usize, usize) {
-        let finishes = &self.appended.finishes;
-        let end_of = |at: usize| finishes.get(at).map(|(_, end)| *end);
-        let from = self.next_finish.checked_sub(1).and_then(end_of).unwrap_or(0);
-        let mut to = from;
-        while let Some(end) = end_of(self.next_finish) {
-            if to > from && end - from > self.shared.options.group_bytes {
-                break;
-            }
-            to = end;
-            self.next_finish += 1;
+    /// While the disk is full: makes a frame of what only says how far rows are, and of copies that free more than they take;
+    /// says whether there is one.
+    fn gather_progress(&mut self) -> Result<bool, Damaged> {
+        self.frame.truncate(FRAME_HEADER);
+        let copied_to = self.reclaim.at();
+        let is_reclaiming = self.reclaim.is_worth(&self.shared, &self.index)
+            && self.reclaim.step(&self.shared, &self.index, 0, &mut self.frame);
+        let mut drained = Vec::new();
+        let part = self.batch.drain(&self.shared.front, &self.index.owners, &mut drained)?;
+        self.assembler.assemble(&self.index.owners, &drained, &mut self.frame)?;
+        if self.frame.len() == FRAME_HEADER && !is_reclaiming {
+            self.publish(part);
+            return Ok(false);
         }
-        (from, to)
+        self.group = Some(Group { part, copied_to });
+        Ok(true)
     }
 
     /// Writes the frame that was made, and takes it in.
@@ -243,21 +293,30 @@ impl Writer {
         };
         let position = self.write_frame(self.shared.yard.plan.sync, true)?;
         self.take_in(position, true);
-        self.early.push_back((position.frame, group.given));
+        self.early.push_back((position.frame, group.part.given()));
         self.group = None;
-        self.publish(group);
+        self.publish(group.part);
         Ok(())
     }
 
-    /// Everything up to the group's watermark is committed.
-    fn publish(&mut self, group: Group) {
-        while let Some((frame, _)) = self.early.pop_front_if(|(_, given)| *given <= group.watermark) {
+    /// The disk is full: what waits to be written waits on, and lets pass what only says how far rows are.
+    fn yield_to_progress(&mut self) {
+        if let Some(group) = self.group.take_if(|group| group.part.can_wait()) {
+            self.batch.put_back(group.part);
+            self.reclaim.go_back(group.copied_to);
+        }
+        self.is_full = true;
+    }
+
+    /// The part is committed, as is everything up to its watermark.
+    fn publish(&mut self, part: Part) {
+        while let Some((frame, _)) = self.early.pop_front_if(|(_, given)| *given <= part.watermark) {
             self.settled = frame;
         }
         self.index.settle(self.settled);
         self.shared.statistics.groups.fetch_add(1, Ordering::Relaxed);
-        self.shared.front.written(group.bytes);
-        self.shared.front.publish(group.watermark);
+        self.shared.front.written(part.length() as u64);
+        self.shared.front.publish(part.watermark);
     }
 
     /// The frame's records are committed.
@@ -277,7 +336,7 @@ impl Writer {
         let length = (self.frame.len() - FRAME_HEADER) as u32;
         let taken = padded(self.frame.len() as u64, self.current.segment.sync);
         if self.current.offset + taken > self.current.capacity {
-            self.roll(taken)?;
+            self.roll(taken, self.is_full || !may_leave)?;
         }
         let header = FrameHeader {
             segment: self.current.segment.number,
@@ -285,6 +344,7 @@ impl Writer {
             seq: self.next_seq,
             synced: self.shared.yard.synced.load(Ordering::Acquire),
             oldest: self.reclaim.oldest(may_leave),
+            oldest_first: self.reclaim.oldest_first(may_leave, self.current.first),
             next_owner: self.index.next_owner,
             settled: self.settled,
             length,
@@ -318,15 +378,16 @@ impl Writer {
     }
 
     /// Goes on in the next segment, which has room for so many bytes.
-    fn roll(&mut self, needed: u64) -> Result<(), Fault> {
-        let Some(segment) = self.shared.yard.take(BLOCK + needed) else {
+    fn roll(&mut self, needed: u64, may_be_last: bool) -> Result<(), Fault> {
+        let Some(segment) = self.shared.yard.take(BLOCK + needed, may_be_last) else {
             return Err(Fault::NoSegment(self.shared.yard.ready().1));
         };
         let capacity = segment.size.max(BLOCK + needed);
         self.shared.segments.lock().insert(segment.number, segment.clone());
-        let current = Current { segment, capacity, offset: BLOCK, index: 0 };
+        let current = Current { segment, capacity, first: self.next_seq, offset: BLOCK, index: 0 };
         let before = std::mem::replace(&mut self.current, current);
-        self.reclaim.seal(Sealed { segment: before.segment, end: before.offset }, capacity);
+        self.reclaim
+            .seal(Sealed { segment: before.segment, first: before.first, end: before.offset }, capacity);
         Ok(())
     }
 
@@ -335,66 +396,30 @@ impl Writer {
     fn distrust(&mut self) {
         let synced = self.shared.yard.synced.load(Ordering::Acquire);
         let segments = self.shared.yard.give_up_unsynced();
-        if self.rescue.is_none() && synced + 1 < self.next_seq {
-            self.rescue = Some(self.records_since(synced, &segments));
+        if self.rescue.is_none() && self.doubtful.is_none() && synced + 1 < self.next_seq {
+            self.doubtful = Some(Doubtful { synced, end: self.next_seq, segments });
         }
         self.next_seq = synced + 1;
-        self.early.clear();
+        for (frame, _) in &mut self.early {
+            *frame = (*frame).min(synced + 1);
+        }
         self.settled = self.settled.min(synced);
         self.reclaim.distrust(synced);
         // Nothing fits any more, so the next frame goes to the next segment.
         self.current.capacity = 0;
     }
 
-    /// The records of all frames above a number, as the system still has them.
-    fn records_since(&self, synced: u64, segments: &[Arc<Segment>]) -> Vec<u8> {
-        let mut records = Vec::new();
-        let mut next = None;
-        for segment in segments {
-            let bytes = read_segment(segment, Vec::new()).unwrap_or_default();
-            let mut at = BLOCK;
-            while let Some((header, body)) = bytes
-                .get(at as usize..)
-                .and_then(|rest| FrameHeader::read(&self.shared.yard.plan.identity, segment.number, rest))
-                .filter(|(header, _)| {
-                    header.seq < self.next_seq && next.is_none_or(|next| next == header.seq)
-                })
-            {
-                next = Some(header.seq + 1);
-                if header.seq > synced {
-                    records.extend_from_slice(body);
-                }
-                at += header.stride(segment.sync);
-            }
-        }
-        if next != Some(self.next_seq) {
-            tracing::error!(
-                "the disk failed to keep what the store had written, and does not give it back: up to a second of \
-                 acknowledged messages may be lost if the broker ends now"
-            );
-        }
-        records
-    }
-
     fn write_rescue(&mut self) -> Result<(), Fault> {
-        let Some(records) = self.rescue.take() else {
-            return Ok(());
-        };
         let mut frame = vec![0; FRAME_HEADER];
-        frame.extend_from_slice(&records);
+        frame.extend_from_slice(self.rescue.as_deref().unwrap_or_default());
         let waiting = std::mem::replace(&mut self.frame, frame);
         let written = self.write_frame(true, false);
-        if let Ok(position) = written {
+        let taken_in = written.map(|position| {
             self.take_in(position, false);
-        }
+            self.rescue = None;
+        });
         self.frame = waiting;
-        match written {
-            Ok(_) => Ok(()),
-            Err(fault) => {
-                self.rescue = Some(records);
-                Err(fault)
-            }
-        }
+        taken_in
     }
 
     /// Writes a frame without records, synced: the log is whole up to here.
@@ -410,7 +435,8 @@ impl Writer {
     /// Ends the log, if that is possible: everything is synced, and a mark says so.
     pub fn close(&mut self) {
         self.shared.yard.sync();
-        let is_whole = self.group.is_none() && self.rescue.is_none() && !self.is_broken;
+        let is_certain = self.rescue.is_none() && self.doubtful.is_none();
+        let is_whole = self.group.is_none() && is_certain && !self.is_broken;
         let is_synced = self.shared.yard.synced.load(Ordering::Acquire) + 1 == self.next_seq;
         if is_whole && is_synced && self.write_mark().is_err() {
             tracing::warn!("the store could not mark its end; the next start takes it as it takes a crash");
