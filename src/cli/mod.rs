@@ -1,13 +1,18 @@
-//! The command line: `fulmar run`, `check`, `passwd`, `acl` and `certs`, what they take and how they end.
+//! The command line: `fulmar run`, `check`, `passwd`, `acl`, `certs`, `pub`, `sub` and `bench`, what they take and how they
+//! end.
 //!
 //! Called by `main.rs` alone, which hands over the one thing that this floor does not do: serve. Exit codes:
 //! 0 done, 1 refused or failed, 2 the command line itself is wrong. Everything but what was asked for goes to
 //! standard error. A flag that sets a key is checked by that key's row in the table of the configuration.
 
 mod acl;
+mod bench;
 mod certs;
+mod client;
 mod logging;
 mod passwd;
+mod publish;
+mod subscribe;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -19,8 +24,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::acl::AclCommand;
+use self::bench::BenchCommand;
 use self::certs::CertsArguments;
 use self::passwd::PasswdCommand;
+use self::publish::PubArguments;
+use self::subscribe::SubArguments;
 use crate::auth::Policy;
 use crate::config::{Config, Flag, Listener, Problems, Sources, WEBSOCKET, check_text, load};
 use crate::server;
@@ -54,6 +62,13 @@ enum Command {
     /// Ask the rules about what clients may do
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Publish messages
+    Pub(PubArguments),
+    /// Subscribe, and print the messages that come
+    Sub(SubArguments),
+    /// Measure how fast a broker is, this one or any other
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Make certificates for trying TLS: an authority, the server's for these hosts, and a client's
     Certs(CertsArguments),
 }
@@ -109,6 +124,9 @@ where
         Some(Command::Run(run_arguments)) => run(run_arguments, serve),
         Some(Command::Check(check_arguments)) => check(check_arguments),
         Some(Command::Acl(command)) => acl::acl(command),
+        Some(Command::Bench(command)) => bench::bench(command),
+        Some(Command::Pub(arguments)) => publish::publish(&arguments),
+        Some(Command::Sub(arguments)) => subscribe::subscribe(&arguments),
         Some(Command::Certs(certs_arguments)) => certs::certs(certs_arguments),
         Some(Command::Passwd(command)) => passwd::passwd(command),
         None => run(arguments.run, serve),

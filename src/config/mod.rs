@@ -31,6 +31,7 @@ pub use load::{Flag, Sources, check_text, load};
 pub use network::{Network, NotANetwork};
 pub use problem::{Fault, Place, Problem, Problems};
 pub use transport::{ClientCertificates, Tls, TlsVersion, WebSocket};
+pub use units::{parse_duration, parse_size};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

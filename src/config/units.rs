@@ -8,7 +8,7 @@ const SIZES: [(&str, u64); 5] =
     [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
 /// `"250ms"`, `"10s"`, `"5m"`, `"12h"`, `"7d"`; zero may stand without a unit.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     if number == 0 && unit.is_empty() {
         return Some(Duration::ZERO);
@@ -23,7 +23,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// `"100"`, `"100B"`, `"4KiB"`, `"16MiB"`, `"1GiB"`, `"1TiB"`, in bytes.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     if unit.is_empty() {
         return Some(number);

@@ -1,4 +1,4 @@
-//! Every way in, with the real binary: TLS and mutual TLS, and what attackers do before MQTT begins.
+//! Every way in, with the real binary: TLS and mutual TLS, what attackers do before MQTT begins, and our own tools.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails must fail its test")]
 
 #[path = "../support/mod.rs"]
@@ -8,6 +8,7 @@ mod attacks;
 mod curl;
 mod examples;
 mod limits;
+mod own_tools;
 mod proxied;
 mod renewal;
 mod secure;

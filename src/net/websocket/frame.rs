@@ -11,6 +11,9 @@ const CONTROL_LENGTH: usize = 125;
 /// The longest header of a client's frame: two bytes, an eight-byte length, a mask.
 const HEADER_LENGTH: usize = 14;
 
+/// Bytes that are unmasked at a time: a few of the processor's registers.
+const BLOCK: usize = 64;
+
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
@@ -122,8 +125,7 @@ impl Decoder {
                 }
                 State::Data { left, mask } => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len() - read);
-                    buffer.copy_within(read..read + here, written);
-                    unmask(buffer.get_mut(written..written + here).unwrap_or_default(), mask);
+                    unmask_to(buffer, read, written, here, mask);
                     *left -= here as u64;
                     (read, written) = (read + here, written + here);
                     if *left == 0 {
@@ -240,21 +242,31 @@ fn close(payload: &[u8]) -> End {
     }
 }
 
-/// Removes the mask (§5.3) and turns it to where the next byte continues.
-fn unmask(payload: &mut [u8], mask: &mut [u8; 4]) {
-    let twice = u64::from(u32::from_ne_bytes(*mask));
-    let twice = twice << 32 | twice;
-    let mut chunks = payload.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        if let Ok(bytes) = <[u8; 8]>::try_from(&*chunk) {
-            chunk.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ twice).to_ne_bytes());
+/// Removes the mask (§5.3) of `length` bytes at `from` while they move forward to `to`, in one pass, and turns the mask
+/// to where the next byte continues.
+fn unmask_to(buffer: &mut [u8], from: usize, to: usize, length: usize, mask: &mut [u8; 4]) {
+    let repeated: [u8; BLOCK] = std::array::from_fn(|index| mask[index % 4]);
+    let mut done = 0;
+    while let (true, Some(source)) = (done + BLOCK <= length, buffer.get(from + done..from + done + BLOCK)) {
+        let mut block = repeated;
+        for (byte, masked) in block.iter_mut().zip(source) {
+            *byte ^= masked;
         }
+        if let Some(target) = buffer.get_mut(to + done..to + done + BLOCK) {
+            target.copy_from_slice(&block);
+        }
+        done += BLOCK;
     }
-    let rest = chunks.into_remainder();
-    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
+    buffer.copy_within(from + done..from + length, to + done);
+    unmask(buffer.get_mut(to + done..to + length).unwrap_or_default(), mask);
+}
+
+/// Removes the mask where the bytes are.
+fn unmask(payload: &mut [u8], mask: &mut [u8; 4]) {
+    for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
         *byte ^= key;
     }
-    mask.rotate_left(rest.len() % 4);
+    mask.rotate_left(payload.len() % 4);
 }
 
 /// Appends the header of a binary frame of ours: unmasked (§5.1), not fragmented.
