@@ -54,6 +54,11 @@ impl SessionBook {
         Self { lifetime, known: Known::No, connecting: None, ends: false }
     }
 
+    /// A CONNECT was sent that was never answered, so a session that is present may be the last one or another.
+    pub fn is_unclear(&self) -> bool {
+        self.known == Known::Perhaps
+    }
+
     /// CONNECT is sent. `ends`: the session is to end with this connection.
     pub fn connecting(&mut self, now: Instant, clean_start: bool, ends: bool) {
         self.connecting = Some((now, clean_start));
@@ -81,14 +86,15 @@ impl SessionBook {
         }
     }
 
-    /// The connection is gone.
-    pub fn disconnected(&mut self, now: Instant) {
+    /// The connection is gone; whether the session has ended with it.
+    pub fn disconnected(&mut self, now: Instant) -> bool {
         self.known = match self.known {
             _ if self.connecting.take().is_some() => Known::Perhaps,
             Known::Yes { .. } if self.ends => Known::No,
             Known::Yes { .. } => Known::Yes { left: Some(now) },
             known => known,
         };
+        self.ends && self.known == Known::No
     }
 }
 

@@ -77,7 +77,9 @@ pub fn at_the_return(
         Ending::Killed if is_due && promised => Will::Must,
         Ending::Killed => Will::May,
         _ if killed(ended, ended + NOTICED.min(asked - ended)) => Will::May,
-        Ending::Disconnect => Will::MustNot,
+        // Who is back before the broker has heard the goodbye takes the session over from himself.
+        Ending::Disconnect if asked > ended + NOTICED => Will::MustNot,
+        Ending::Disconnect => Will::May,
         Ending::Cut if is_due && asked > ended + NOTICED => Will::Must,
         Ending::Cut => Will::May,
     }
@@ -102,6 +104,17 @@ mod tests {
     fn who_says_goodbye_has_no_will() {
         assert_eq!(away_for(100, Ending::Disconnect, None), Will::MustNot);
         assert_eq!(away_for(100, Ending::Disconnect, Some(5)), Will::May, "it may not have been read");
+        let at_once = Duration::from_millis(50);
+        let now = Instant::now();
+        let back = Return {
+            asked: now + at_once,
+            answered: now + at_once,
+            ready: now,
+            restarted: now,
+            promised: true,
+        };
+        let will = at_the_return(Ending::Disconnect, now, Duration::ZERO, back, |_, _| false);
+        assert_eq!(will, Will::May, "it may not have been read yet");
     }
 
     #[test]

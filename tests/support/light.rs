@@ -426,7 +426,8 @@ impl LightClient {
         self.outgoing.remove(position).map(|outgoing| outgoing.token).ok_or_else(String::new)
     }
 
-    fn forget(&mut self) {
+    /// The session has ended: nothing of it is known any more.
+    pub fn forget(&mut self) {
         self.outgoing.clear();
         self.received.clear();
     }

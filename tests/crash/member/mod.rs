@@ -208,7 +208,14 @@ impl Member {
 
     fn disconnected(&mut self, ending: Ending) {
         let now = Instant::now().into_std();
-        self.sessions.disconnected(now);
+        if self.sessions.disconnected(now) {
+            // Whatever session is present next, it is not this one.
+            self.client.forget();
+            self.shared.world.borrow_mut().ledger.began_afresh(self.index);
+            for (_, progress) in &mut self.subscriptions {
+                *progress = Progress::No;
+            }
+        }
         // Until the client is back, a Will may come; that of a CONNECT without an answer may come for ever, and
         // may have replaced the one before.
         let (will, last) = match (self.connected, self.ending) {
@@ -437,6 +444,7 @@ impl Member {
         self.is_beginning = false;
         self.judge_last_will();
         let mut world = self.shared.world.borrow_mut();
+        let is_unclear = self.sessions.is_unclear() && matches!(self.role.lifetime, Lifetime::Brief(_));
         let verdict = self.sessions.connected(Instant::now().into_std(), session_present, world.ready);
         let name = &self.role.name;
         match verdict {
@@ -454,6 +462,13 @@ impl Member {
                 _ => world.ledger.began_afresh(self.index),
             }
             for (_, progress) in &mut self.subscriptions {
+                *progress = Progress::No;
+            }
+        }
+        if session_present && is_unclear {
+            // The last one may have expired, so nothing is owed from it, and what it had may be missing.
+            for (wish, progress) in &mut self.subscriptions {
+                wish.topics.iter().for_each(|topic| world.ledger.unsubscribing(self.index, *topic));
                 *progress = Progress::No;
             }
         }
