@@ -137,7 +137,8 @@ impl Fetch {
         Arc::new(Self { owner, rows, state: Mutex::new(state) })
     }
 
-    /// Gives the answer: one entry for every row asked for, in order.
+    /// Gives the answer: one entry for every row asked for, in order, or for the first of them, if others are not
+    /// committed yet: those are to be asked for again.
     pub fn answer(&self, rows: Vec<Fetched>) {
         let mut state = self.state.lock();
         state.answer = Some(rows);

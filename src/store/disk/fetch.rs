@@ -99,13 +99,16 @@ impl Fetches {
     fn serve(self: &Arc<Self>, shared: &Shared, reader: &mut Reader, sequence: u64, fetch: Arc<Fetch>) {
         // Asked before the rows are looked up: what is committed is in the index.
         let is_all_there = shared.front.committed() >= sequence;
-        let is_known = |seq: &RowSeq| shared.owners.row(fetch.owner, *seq).is_some();
-        if !is_all_there && !fetch.rows.iter().all(is_known) {
+        let is_known = |seq: &&RowSeq| shared.owners.row(fetch.owner, **seq).is_some();
+        // What is there does not wait for what is not: with a full disk, it is what makes room.
+        let there =
+            if is_all_there { fetch.rows.len() } else { fetch.rows.iter().take_while(is_known).count() };
+        if there == 0 && !is_all_there {
             let again = Again { fetches: Arc::downgrade(self), sequence, fetch };
             shared.front.wake_when_committed(sequence, &Waker::from(Arc::new(again)));
             return;
         }
-        let rows = reader.read(shared, &fetch);
+        let rows = reader.read(shared, fetch.owner, fetch.rows.get(..there).unwrap_or_default());
         fetch.answer(rows);
     }
 }
@@ -126,19 +129,18 @@ enum Looked {
 }
 
 impl Reader {
-    fn read(&mut self, shared: &Shared, fetch: &Fetch) -> Vec<Fetched> {
+    fn read(&mut self, shared: &Shared, owner: Owner, rows: &[RowSeq]) -> Vec<Fetched> {
         // What was read for another fetch may have changed.
         self.segment = None;
-        let find = |seq: &RowSeq| shared.owners.row(fetch.owner, *seq);
+        let find = |seq: &RowSeq| shared.owners.row(owner, *seq);
         let mut wanted: Vec<(RowEntry, usize)> =
-            fetch.rows.iter().enumerate().filter_map(|(at, seq)| Some((find(seq)?, at))).collect();
+            rows.iter().enumerate().filter_map(|(at, seq)| Some((find(seq)?, at))).collect();
         wanted.sort_unstable_by_key(|(entry, _)| (entry.segment, entry.message));
-        let mut answer: Vec<Fetched> =
-            fetch.rows.iter().map(|seq| Fetched { seq: *seq, content: None }).collect();
+        let mut answer: Vec<Fetched> = rows.iter().map(|seq| Fetched { seq: *seq, content: None }).collect();
         for (at, (entry, row)) in wanted.iter().enumerate() {
             let until = reach(wanted.get(at..).unwrap_or_default());
             if let Some(fetched) = answer.get_mut(*row) {
-                fetched.content = self.row(shared, fetch.owner, fetched.seq, *entry, until);
+                fetched.content = self.row(shared, owner, fetched.seq, *entry, until);
             }
         }
         answer
