@@ -95,7 +95,7 @@ fn a_full_disk_costs_nothing_that_was_acknowledged_and_is_no_end() {
     publisher.set_patience(Duration::from_millis(100));
     'full: while sent < 2_000 {
         sent += 1;
-        publisher.send(&publish("kept", &format!("{sent}:{payload}")).qos(1, sent).bytes(V5));
+        publisher.send(&publish("kept", format!("{sent}:{payload}")).qos(1, sent).bytes(V5));
         while !publisher.has_input() {
             if is_full(&broker) {
                 break 'full;
