@@ -5,6 +5,7 @@
     python3 benches/compare/compare.py                      # the table; an hour, with five rounds
     python3 benches/compare/compare.py --suite quick --rounds 3
     python3 benches/compare/compare.py --suite transports   # the price of TLS and WebSocket
+    python3 benches/compare/compare.py --suite durable --durability none,os,sync
     python3 benches/compare/compare.py --suite growth       # curves: fan-out, subscriptions, payload, connections
 
 Mosquitto, FlashMQ and rumqttd are taken if they are on PATH, others by --broker NAME='COMMAND {PORT} {DIR}', which has to stay
@@ -30,10 +31,10 @@ from pathlib import Path
 
 import peers as brokers
 from plot import draw
-from suites import CURVES, QUICK, TABLE, Row, transports
+from suites import CURVES, DURABLE, QUICK, TABLE, Row, transports
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITES = {"table": TABLE, "quick": QUICK, "transports": transports()}
+SUITES = {"table": TABLE, "quick": QUICK, "transports": transports(), "durable": DURABLE}
 
 
 class Bench:
@@ -58,7 +59,9 @@ class Bench:
                 done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
                 if done.returncode:
                     return {"error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed"}
-                return json.loads(done.stdout)
+                found = json.loads(done.stdout)
+                found["written_bytes"] = written_bytes(broker.process.pid)
+                return found
         except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
             return {"error": str(error)}
         finally:
@@ -81,6 +84,15 @@ class Bench:
         runs = self.results.get((row.name, peer.name), [])
         values = [pick(run) for run in runs if "error" not in run]
         return [value for value in values if value is not None]
+
+
+def written_bytes(process):
+    """What a process has had written to disks."""
+    try:
+        text = Path(f"/proc/{process}/io").read_text()
+    except OSError:
+        return None
+    return int(re.search(r"^write_bytes: (\d+)", text, re.M).group(1))
 
 
 def quantile(name):
@@ -187,6 +199,25 @@ def price_table(bench, rows, peers):
     return lines
 
 
+def durable_table(bench, rows, peers):
+    """What it costs to keep what is acknowledged."""
+    def acknowledged(name):
+        return lambda run: run["acknowledgement_us"].get(name) / 1_000 if "acknowledgement_us" in run else None
+    picks = [
+        ("messages/s", lambda run: run.get("operations_per_s")),
+        ("CPU us a message", lambda run: run.get("broker_cpu_us_per_operation")),
+        ("acknowledged after, ms: p50", acknowledged("p50")), ("p99", acknowledged("p99")),
+        ("bytes written a message", lambda run: run["written_bytes"] / run["sent"] if run.get("written_bytes") is not None and run.get("sent") else None),
+    ]
+    lines = ["| row | broker | " + " | ".join(name for name, _ in picks) + " |", "|---|---|" + "---:|" * len(picks)]
+    for row in rows:
+        for peer in peers:
+            cells = [number(median(bench.values(row, peer, pick))) for _, pick in picks]
+            lines.append(f"| {row.name} | {peer.name} | " + " | ".join(cells) + " |")
+    remarks = [f"- {row.name}: {text}" for row in rows if (text := remark(bench, row, peers))]
+    return lines + (["", "Not as it should be:", "", *remarks] if remarks else [])
+
+
 def version_of(peer):
     """What the broker says that it is."""
     if is_ours(peer):
@@ -194,7 +225,7 @@ def version_of(peer):
     elif isinstance(peer, brokers.Other):
         return peer.template
     else:
-        flags, binary = {"Mosquitto": ["-h"], "FlashMQ": ["--version"], "rumqttd": ["--version"]}[peer.name], peer.binary
+        flags, binary = ["-h"] if isinstance(peer, brokers.Mosquitto) else ["--version"], peer.binary
     try:
         done = subprocess.run([binary, *flags], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -249,7 +280,7 @@ def main():
     parser.add_argument("--brokers", default="", metavar="REGEX", help="brokers whose name matches; Fulmar always takes part")
     parser.add_argument("--broker", action="append", default=[], metavar="NAME=COMMAND", help="another broker; may be repeated")
     parser.add_argument("--durability", default="none", metavar="LIST",
-                        help="Fulmar's, one column each, such as none,sync; the peers keep nothing on disk")
+                        help="Fulmar's, one column each, such as none,sync; the peers keep nothing on disk but in the suite durable")
     parser.add_argument("--fulmar", default=str(ROOT / "target" / "release" / "fulmar"), metavar="FILE", help="the binary")
     parser.add_argument("--out", default="target/compare", metavar="DIR", help="where the report and the curves are written")
     args = parser.parse_args()
@@ -258,7 +289,7 @@ def main():
     for other in args.broker:
         if "=" not in other:
             parser.error(f"--broker {other}: expected NAME=COMMAND")
-    peers = brokers.find(args.fulmar, args.broker, args.durability.split(","))
+    peers = brokers.find(args.fulmar, args.broker, args.durability.split(","), args.suite == "durable")
     peers = [peer for peer in peers if is_ours(peer) or re.search(args.brokers, peer.name)]
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -279,6 +310,8 @@ def main():
             bench.rounds(rows, peers, half)
             if args.suite == "transports":
                 body = price_table(bench, rows, peers)
+            elif args.suite == "durable":
+                body = durable_table(bench, rows, peers)
             else:
                 body = cost_table(bench, rows, peers)
             body += ["", "## In detail", "", *detail_table(bench, rows, peers)]

@@ -1,6 +1,7 @@
 """The brokers that are compared: how each is found, configured and started.
 
-Nothing keeps anything on disk, but Fulmar in its column with the default durability. All listen on 127.0.0.1 alone.
+Nothing keeps anything on disk, but Fulmar in its column with the default durability, and peers that are to save as often as
+they can. All listen on 127.0.0.1 alone.
 """
 
 import os
@@ -78,14 +79,19 @@ class Fulmar(Peer):
 
 
 class Mosquitto(Peer):
-    name, kinds = "Mosquitto", KINDS
+    kinds = KINDS
 
-    def __init__(self, binary):
-        self.binary = binary
+    def __init__(self, binary, saves):
+        self.binary, self.saves = binary, saves
+        self.name = "Mosquitto, saving each change" if saves else "Mosquitto"
 
     def command(self, ports, folder, certificate):
         lines = ["user root", "per_listener_settings false", "allow_anonymous true", "log_type none", "set_tcp_nodelay true",
-                 "persistence false", "max_queued_messages 0", "max_inflight_messages 1000"]
+                 "max_queued_messages 0", "max_inflight_messages 1000"]
+        if self.saves:
+            lines += ["persistence true", f"persistence_location {folder}/", "autosave_on_changes true", "autosave_interval 1"]
+        else:
+            lines += ["persistence false"]
         for kind in KINDS:
             if kind in ("tls", "wss") and not certificate:
                 continue
@@ -99,15 +105,19 @@ class Mosquitto(Peer):
 
 
 class FlashMQ(Peer):
-    name, kinds = "FlashMQ", KINDS
+    kinds = KINDS
 
-    def __init__(self, binary):
-        self.binary = binary
+    def __init__(self, binary, saves):
+        self.binary, self.saves = binary, saves
+        self.name = "FlashMQ, saving every 300 s" if saves else "FlashMQ"
 
     def command(self, ports, folder, certificate):
         text = (f"log_file {folder}/flashmq.log\nlog_level error\nallow_anonymous true\nthread_count 0\n"
                 "zero_byte_username_is_anonymous true\nrlimit_nofile 1000000\nmax_qos_msg_pending_per_client 65535\n"
                 "max_qos_bytes_pending_per_client 1073741824\nclient_max_write_buffer_size 67108864\n")
+        if self.saves:
+            (folder / "state").mkdir(exist_ok=True)
+            text += f"storage_dir {folder}/state\nsave_state_interval 300\n"
         for kind in KINDS:
             if kind in ("tls", "wss") and not certificate:
                 continue
@@ -125,7 +135,7 @@ class FlashMQ(Peer):
 class Rumqttd(Peer):
     name, kinds, v5_offset = "rumqttd", ("tcp", "ws"), 4
 
-    def __init__(self, binary):
+    def __init__(self, binary, saves):
         self.binary = binary
 
     def command(self, ports, folder, certificate):
@@ -157,13 +167,14 @@ class Other(Peer):
         return words
 
 
-def find(fulmar, others, durabilities):
-    """Fulmar, the peers on PATH (or in /usr/sbin, where Debian puts Mosquitto), and those named."""
+def find(fulmar, others, durabilities, saves):
+    """Fulmar, the peers on PATH (or in /usr/sbin, where Debian puts Mosquitto), and those named; with `saves`, only
+    peers that can keep their state, and they do."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
     peers = [Fulmar(fulmar, durability) for durability in durabilities]
-    for kind, binary in ((FlashMQ, "flashmq"), (Mosquitto, "mosquitto"), (Rumqttd, "rumqttd")):
+    for kind, binary in ((FlashMQ, "flashmq"), (Mosquitto, "mosquitto"), (Rumqttd, "rumqttd"))[: 2 if saves else 3]:
         if found := shutil.which(binary, path=path):
-            peers.append(kind(found))
+            peers.append(kind(found, saves))
     return peers + [Other(*other.split("=", 1)) for other in others]
 
 

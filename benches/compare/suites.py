@@ -85,6 +85,17 @@ def transports():
     return rows
 
 
+# Subscribers' sessions outlive their connections, so what is acknowledged has to be kept for them.
+DURABLE = [
+    Row("1 publisher", "pub-sub -c 1 -q 1 -V 5.0 --persistent -d 2s --warm-up 500ms"),
+    Row("10 publishers", "pub-sub -c 10 -q 1 -V 5.0 --persistent -d 2s --warm-up 500ms"),
+    Row("100 publishers", "pub-sub -c 100 -q 1 -V 5.0 --persistent -d 2s --warm-up 500ms"),
+    Row("10 publishers, QoS 2", "pub-sub -c 10 -q 2 -V 5.0 --persistent -d 2s --warm-up 500ms"),
+    Row("10 publishers, 1,000 messages a second", "latency -c 10 -r 1000 -q 1 -V 5.0 --persistent -d 3s --warm-up 500ms"),
+    Row("20,000 messages queued and drained", "queue -n 20000 -q 1 -V 5.0"),
+]
+
+
 class Curve:
     """How the cost of a message grows: `points` are pairs of x and a command line."""
 

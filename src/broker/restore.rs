@@ -32,7 +32,7 @@ pub struct Restored {
 impl Broker {
     /// Takes over what the store held when it was opened.
     pub fn restore(&self, recovered: Recovered, now: Instant) -> Restored {
-        let Recovered { sessions, groups, retained, next_owner } = recovered;
+        let Recovered { mut sessions, groups, retained, next_owner } = recovered;
         let mut restored = Restored { sessions: sessions.len(), ..Restored::default() };
         self.session_numbers.fetch_max(next_owner.saturating_sub(1), std::sync::atomic::Ordering::Relaxed);
         let (retained, expired): (Vec<_>, Vec<_>) =
@@ -47,6 +47,8 @@ impl Broker {
         }
         let groups: Vec<_> = groups.into_iter().filter_map(|group| self.restore_group(group)).collect();
         let mut ended = Vec::new();
+        // The latest first: of two sessions of one client it is the one that counts.
+        sessions.sort_unstable_by_key(|session| std::cmp::Reverse(session.owner));
         for session in sessions {
             restored.subscriptions += session.subscriptions.len();
             restored.messages += session.rows.len();
@@ -90,9 +92,9 @@ impl Broker {
         let handle = Arc::new(SessionHandle::new(number, client_id, publisher, session));
         let mut place = self.registry.place(client_id);
         if place.get().is_some() {
-            // Two sessions of one client: the other is as good as this one, and there can only be one.
+            // A clean start was under way: the new session was kept already, and the old one not ended yet.
             drop(place);
-            tracing::error!(client = client_id, "the store has two sessions of one client; one is dropped");
+            tracing::debug!(client = client_id, "an earlier session of the client was to end, and does");
             self.append(|records| records.push(&Record::Ended { owner: recovered.owner }));
             return None;
         }

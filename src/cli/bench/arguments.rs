@@ -126,6 +126,24 @@ impl Context {
         open_plain(&mut self.connections, &self.server, &clients, concurrency)
     }
 
+    /// The same, with sessions that outlive their connections by so many seconds.
+    pub fn open_lasting(
+        &mut self,
+        kind: char,
+        count: usize,
+        mark: u32,
+        session_expiry: u32,
+    ) -> Result<Opened, ClientError> {
+        let client = |index: usize| Client {
+            clean_start: session_expiry == 0,
+            session_expiry,
+            ..self.client(kind, index, mark | index as u32)
+        };
+        let clients: Vec<_> = (0..count).map(client).collect();
+        let concurrency = self.concurrency();
+        open_plain(&mut self.connections, &self.server, &clients, concurrency)
+    }
+
     pub fn concurrency(&self) -> usize {
         self.common.concurrency as usize
     }

@@ -5,6 +5,8 @@
 //! What always holds: `delivered` counts each arrival once; a message that is due and could not be sent in time is timed
 //! from when it was due, so that a broker that stalls does not look fast for having stopped the clock.
 
+use std::collections::VecDeque;
+
 use super::super::client::{ClientError, Connections, Handler, Incoming, refuse_disconnect};
 use super::histogram::Times;
 use super::publishing::{Flows, Heads, Publishing, STAMP};
@@ -24,6 +26,8 @@ struct Publisher {
     topic: usize,
     packet_id: u16,
     sent: u64,
+    /// When those were due that are not acknowledged yet, in order.
+    unacknowledged: VecDeque<u64>,
     acknowledged: u64,
     limit: u64,
     /// Messages known to have reached every subscriber, or given up.
@@ -57,6 +61,8 @@ pub(super) struct Load {
     /// Messages due before this are not timed.
     pub measure_from: u64,
     pub times: Times,
+    /// From when a message was due to when its publisher heard that the broker has it.
+    pub acknowledgements: Times,
     /// How much later than due messages were written.
     pub lags: Times,
     pub sent: u64,
@@ -92,6 +98,7 @@ impl Load {
             topic: index % topics,
             packet_id: 0,
             sent: 0,
+            unacknowledged: VecDeque::new(),
             acknowledged: 0,
             limit: publishing.limit / count + u64::from((index as u64) < publishing.limit % count),
             settled: 0,
@@ -117,6 +124,7 @@ impl Load {
             seen: None,
             measure_from: u64::MAX,
             times: Times::new(),
+            acknowledgements: Times::new(),
             lags: Times::new(),
             sent: 0,
             acknowledged: 0,
@@ -210,6 +218,7 @@ impl Load {
         let Some(publisher) = self.publishers.get_mut(index) else { return };
         out.extend_from_slice(self.heads.get(publisher.topic));
         if self.publishing.qos != QoS::AtMostOnce {
+            publisher.unacknowledged.push_back(due);
             publisher.packet_id = publisher.packet_id.checked_add(1).unwrap_or(1);
             let at = out.len() - self.heads.packet_id;
             if let Some(place) = out.get_mut(at..at + 2) {
@@ -461,6 +470,10 @@ impl Load {
         self.acknowledged += 1;
         if let Some(publisher) = self.publishers.get_mut(index) {
             publisher.acknowledged += 1;
+            let due = publisher.unacknowledged.pop_front().filter(|due| *due >= self.measure_from);
+            if let Some(due) = due {
+                self.acknowledgements.record(connections.now().saturating_sub(due));
+            }
         }
         self.call(index);
         Ok(())

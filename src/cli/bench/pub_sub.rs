@@ -9,6 +9,9 @@ use super::publishing::{Flows, Heads};
 use super::report::{Report, grouped, rounded};
 use super::traffic::{self, Plan};
 
+/// How long persistent sessions outlive their connections, in seconds.
+const A_MINUTE: u32 = 60;
+
 /// Filters in one SUBSCRIBE.
 const PER_PACKET: usize = 50;
 
@@ -39,6 +42,9 @@ pub(crate) struct PubSubArguments {
     /// Filters of all subscribers together, with filters: of ten, six are exact, three have a + and one a #
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     filters: u32,
+    /// Subscribers' sessions outlive their connections, by a minute (5.0): the broker has to keep what is theirs
+    #[arg(long)]
+    persistent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,6 +79,9 @@ pub(crate) struct LatencyArguments {
     /// Pairs of a publisher and a subscriber
     #[arg(short = 'c', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
+    /// Subscribers' sessions outlive their connections, by a minute (5.0): the broker has to keep what is theirs
+    #[arg(long)]
+    persistent: bool,
 }
 
 /// Messages a second if nothing else is asked for; few enough for any broker.
@@ -89,12 +98,13 @@ pub(super) fn fan_out(arguments: FanOutArguments) -> Result<Report, ClientError>
         topics: 1,
         groups: 1,
         filters: 1,
+        persistent: false,
     };
     run("fan-out", special)
 }
 
 pub(super) fn latency(arguments: LatencyArguments) -> Result<Report, ClientError> {
-    let LatencyArguments { common, mut traffic, pairs } = arguments;
+    let LatencyArguments { common, mut traffic, pairs, persistent } = arguments;
     traffic.rate.get_or_insert(LATENCY_RATE);
     let special = PubSubArguments {
         common,
@@ -105,6 +115,7 @@ pub(super) fn latency(arguments: LatencyArguments) -> Result<Report, ClientError
         topics: 1,
         groups: 1,
         filters: 1,
+        persistent,
     };
     run("latency", special)
 }
@@ -152,7 +163,8 @@ fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError
         ),
     );
 
-    let subscribers = context.open('s', flows.subscribers, SUBSCRIBER)?;
+    let expiry = if arguments.persistent { A_MINUTE } else { 0 };
+    let subscribers = context.open_lasting('s', flows.subscribers, SUBSCRIBER, expiry)?;
     let wanted: Vec<_> = subscribers.ids.into_iter().zip(filters).collect();
     let publishers = context.open('p', flows.publishers, 0)?;
     let limits = publishers.limits.and(subscribers.limits);

@@ -150,6 +150,9 @@ fn tell(report: &mut Report, load: &mut Load, from: &Point, to: &Point, meter: &
     report.set("acknowledged_per_s", rounded((to.acknowledged - from.acknowledged) as f64 / seconds));
     report.say("published", format!("{} messages/s", grouped((to.sent - from.sent) as f64 / seconds)));
     report.times("latency_us", "latency", &mut load.times);
+    if load.acknowledgements.count() > 0 {
+        report.times("acknowledgement_us", "to be acknowledged", &mut load.acknowledgements);
+    }
     if load.schedule.is_some() {
         report.times("schedule_lag_us", "of it, before it was sent", &mut load.lags);
         report.set("unsent", load.unsent());
