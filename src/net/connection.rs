@@ -22,7 +22,7 @@ use super::scratch::{READ_BUFFER, Scratch};
 use super::throttle::{Allowance, Throttle};
 use crate::broker::{Counter, Progress};
 use crate::codec::read_header;
-use crate::session::{Batch, BufferPool, Close, LinkId};
+use crate::session::{Batch, BufferPool, Close};
 
 /// Reads in one poll before others have their turn.
 const READS_PER_POLL: usize = 2;
@@ -46,7 +46,6 @@ const SLICES: usize = 32;
 pub struct Connection<S> {
     stream: S,
     shared: Arc<Shared>,
-    link: LinkId,
     inbound: Inbound,
     /// The beginning of a packet that has not arrived in full.
     partial: Vec<u8>,
@@ -78,8 +77,6 @@ pub struct Parts<S> {
     pub stream: S,
     /// What all connections share.
     pub shared: Arc<Shared>,
-    /// Its name.
-    pub link: LinkId,
     /// The session it had or lost, and how the client asked to be disconnected.
     pub inbound: Inbound,
     /// When its CONNECT was accepted, as `Shared::stamp` says it.
@@ -100,7 +97,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(
         stream: S,
         shared: Arc<Shared>,
-        link: LinkId,
         inbound: Inbound,
         partial: Vec<u8>,
         throttle: Option<Box<Throttle>>,
@@ -109,7 +105,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             stream,
             shared,
-            link,
             inbound,
             // What came together with the CONNECT is not read again.
             held_back: !partial.is_empty(),
@@ -128,8 +123,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What is left when it has ended.
     pub fn into_parts(self) -> Parts<S> {
-        let Self { stream, shared, link, inbound, began, .. } = self;
-        Parts { stream, shared, link, inbound, began }
+        let Self { stream, shared, inbound, began, .. } = self;
+        Parts { stream, shared, inbound, began }
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
@@ -353,8 +348,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         now: Instant,
     ) -> Result<Batch, Failure> {
         let report = &mut scratch.report;
-        let polled =
-            self.shared.broker.poll(self.inbound.handle(), self.link, progress, report, cx.waker(), now);
+        let polled = self.shared.broker.poll(
+            self.inbound.handle(),
+            self.inbound.link(),
+            progress,
+            report,
+            cx.waker(),
+            now,
+        );
         let Some(polled) = polled else {
             // Another connection has the session, and all that it had.
             return Err(self.ending.take().map_or(Failure::Close(Close::TakenOver), |ending| *ending));

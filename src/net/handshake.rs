@@ -186,7 +186,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let Limits { messages_per_second, bytes_per_second, .. } = entrance.limits;
     let throttle = Throttle::new(messages_per_second, bytes_per_second, now);
     let began = shared.stamp(now);
-    let connection = Connection::new(stream, shared.clone(), link, inbound, behind, throttle, began);
+    let connection = Connection::new(stream, shared.clone(), inbound, behind, throttle, began);
     Ok(Box::new(Started { connection, peer }))
 }
 
@@ -197,7 +197,8 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) {
     let Started { connection, peer } = *started;
-    let Parts { mut stream, shared, link, inbound, began } = connection.into_parts();
+    let Parts { mut stream, shared, inbound, began } = connection.into_parts();
+    let link = inbound.link();
     let (handle, version) = (inbound.handle().clone(), inbound.version());
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);

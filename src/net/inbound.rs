@@ -157,6 +157,11 @@ impl Inbound {
         self.version
     }
 
+    /// The connection's name.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
     /// The session it speaks to.
     pub fn handle(&self) -> &Arc<SessionHandle> {
         &self.handle
