@@ -2,7 +2,7 @@
 //!
 //! Owner: the registry; also held by the trie, by match caches, by shared groups and by the connection. What always
 //! holds: of all session locks a thread holds at most one, and takes no other lock under it but the leaves (the
-//! deadlines, the retained tree); a shared group's lock is taken before a member's. An ended session takes nothing
+//! deadlines, the retained tree, the store's); a shared group's lock is taken before a member's. An ended session takes nothing
 //! any more and never comes back.
 
 use std::collections::BTreeMap;

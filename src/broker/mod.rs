@@ -9,7 +9,8 @@
 //! 3. the trie: written for a subscription, read on a cache miss; a session may be locked under it, never the
 //!    other way round;
 //! 4. a session: at most one at a time; held for one run's delivery or one poll of its connection;
-//! 5. the retained tree, the deadlines, a match cache: leaves, nothing is taken under them.
+//! 5. the retained tree, the deadlines, a match cache: nothing of these is taken under another;
+//! 6. the store's own, inside its calls, under any of the above: a leaf.
 //!
 //! No lock is held across an await; nothing in here awaits at all.
 
