@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::handle::{SessionHandle, SessionState};
+use super::handle::{PeerAddress, SessionHandle, SessionState};
 use super::{Broker, Counter};
 use crate::auth::Identity;
 use crate::auth::acl::{Acl, Decision, Permissions, Subject};
@@ -68,7 +68,7 @@ impl Broker {
         for handle in self.registry.all() {
             let mut state = handle.lock();
             let permissions =
-                self.permissions_of(state.identity.as_deref(), &handle.client_id, state.address);
+                self.permissions_of(state.identity.as_deref(), &handle.client_id, state.peer.ip);
             if let Some(permissions) = &permissions {
                 dropped += self.drop_unreadable(&mut state, permissions);
                 let may_not = |topic: &TopicName| !permissions.publish(topic).allowed;
@@ -128,7 +128,7 @@ impl Broker {
         &self,
         state: &mut SessionState,
         identity: &Arc<Identity>,
-        address: Option<IpAddr>,
+        peer: PeerAddress,
         permissions: Option<Arc<Permissions>>,
     ) -> Vec<FilterId> {
         if identity.rules.is_some() {
@@ -143,9 +143,9 @@ impl Broker {
             (None, None) => true,
             (None, Some(_)) | (Some(_), None) => false,
         };
-        let is_same = same_rights && state.address == address;
+        let is_same = same_rights && state.peer.ip == peer.ip;
         state.identity = identity;
-        state.address = address;
+        state.peer = peer;
         state.permissions = permissions;
         match state.permissions.clone() {
             Some(permissions) if !is_same => {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::handle::{PendingWill, SessionHandle, SessionState};
+use super::handle::{PeerAddress, PendingWill, SessionHandle, SessionState};
 use super::{Broker, Counter, Deadline, Denial};
 use crate::auth::Identity;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, Will};
@@ -134,14 +134,15 @@ impl Broker {
         let existing = place.get().cloned();
         let mut replaced = None;
         let mut takeovers = None;
-        let mut lost_to: Option<(Option<SocketAddr>, u32)> = None;
+        let mut lost_to: Option<(PeerAddress, u32)> = None;
         let resumed = existing.filter(|existing| {
             let mut state = existing.lock();
-            let rival = state.session.link.as_ref().map(|link| link.peer);
-            if let Some(peer) = rival {
-                lost_to = Some((peer, state.takeovers.get_or_insert_default().count(new.now)));
+            if state.session.link.is_some() {
+                let rival = state.peer;
+                let count = state.make_extras().takeovers.get_or_insert_default().count(new.now);
+                lost_to = Some((rival, count));
             }
-            takeovers = state.takeovers.take();
+            takeovers = state.extras().and_then(|extras| extras.takeovers.take());
             // What waits for one user is not for another who knows the Client Identifier.
             let same_user = state.identity.as_ref().and_then(|identity| identity.user.as_deref())
                 == new.identity.user.as_deref();
@@ -183,18 +184,20 @@ impl Broker {
         for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
-        state.takeovers = takeovers;
-        let reads_other_things = self.admit(&mut state, &new.identity, address, permissions);
+        if takeovers.is_some() {
+            state.make_extras().takeovers = takeovers;
+        }
+        let reads_other_things = self.admit(&mut state, &new.identity, new.peer.into(), permissions);
         state.will = will.map(|(topic, will)| Box::new(pending_will(topic, will, handle.publisher)));
         state.session.lifetime = lifetime;
         let old_link = state.session.attach(link);
         if let Some(allowed) = silence_allowed {
-            let deadline = Deadline::KeepAlive(Arc::downgrade(&handle), link_id);
+            let deadline = Deadline::KeepAlive(Arc::downgrade(&handle));
             state.keep_alive = Some(self.add_deadline(new.now + allowed, deadline));
         }
         if let Some(expires) = new.identity.expires {
-            let deadline = Deadline::Identity(Arc::downgrade(&handle), link_id);
-            state.proof_ends = Some(Box::new(self.add_deadline(expires, deadline)));
+            let deadline = Deadline::Identity(Arc::downgrade(&handle));
+            state.make_extras().proof_ends = Some(self.add_deadline(expires, deadline));
         }
         handle.note_load(&state);
         // Under the lock: what happens to the session later is appended later.
@@ -212,7 +215,7 @@ impl Broker {
         self.forget_matches(reads_other_things);
 
         if let Some((old_peer, count)) = lost_to {
-            self.note_takeover(&client_id, old_peer, new.peer, count);
+            self.note_takeover(&client_id, old_peer.socket_address(), new.peer, count);
         }
         // The old connection's Will: published if it is gone without a delay, dropped if the session goes on within
         // the delay [MQTT-3.1.3-9]. A session that was not connected has only a Will that waits.
@@ -305,18 +308,16 @@ impl Broker {
         Link {
             id,
             version: new.connect.version,
-            peer: new.peer,
             maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
             window: receive_maximum.min(self.settings.session.max_inflight),
             aliases: (aliases > 0).then(|| Box::new(OutgoingAliases::new(aliases))),
             outbox: Outbox::default(),
-            unwritten: 0,
             waker: new.waker.clone(),
             scheduled: false,
             close: None,
             last_packet: new.now,
             silence_allowed: NonZeroU32::new(u32::from(keep_alive) * 1_500),
-            blocked_since: None,
+            blocked: None,
             watched: false,
             to_resend: 0,
             gated: None,

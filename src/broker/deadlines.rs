@@ -5,48 +5,48 @@
 //! is never taken; deadlines are taken in the order of their time.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
 
 /// Names a deadline, so that it can be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeadlineKey {
-    at: Instant,
-    number: u64,
-}
-
-impl DeadlineKey {
-    /// The key of a deadline that the caller numbers itself. Numbers are below 2^63; those given out by
-    /// [`Deadlines::insert`] are never the same.
-    pub fn numbered(at: Instant, number: u64) -> Self {
-        Self { at, number: number | 1 << 63 }
-    }
+    /// In nanoseconds since the queue's start: half of what an `Instant` takes, in every session.
+    at: u64,
+    number: NonZeroU64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Deadlines<T> {
     waiting: BTreeMap<DeadlineKey, T>,
-    numbers: u64,
+    /// No deadline is before it.
+    start: Instant,
+    last_number: NonZeroU64,
 }
 
-impl<T> Default for Deadlines<T> {
-    fn default() -> Self {
-        Self { waiting: BTreeMap::new(), numbers: 0 }
-    }
-}
+/// Set in the numbers of callers, so that those given out here are never the same.
+const CALLERS: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
 
 impl<T> Deadlines<T> {
-    /// Adds a deadline; and whether it is now the next one, so that the timer has to be told.
-    pub fn insert(&mut self, at: Instant, what: T) -> (DeadlineKey, bool) {
-        self.numbers += 1;
-        let key = DeadlineKey { at, number: self.numbers };
-        let is_next = self.waiting.first_key_value().is_none_or(|(first, _)| key < *first);
-        self.waiting.insert(key, what);
-        (key, is_next)
+    /// None yet.
+    pub fn new(start: Instant) -> Self {
+        Self { waiting: BTreeMap::new(), start, last_number: NonZeroU64::MIN }
     }
 
-    /// Adds a deadline under a number that the caller has for it, so that it can tell the key again later: see
-    /// [`DeadlineKey::numbered`].
+    /// The key of a deadline that the caller numbers itself, with a number below 2^63.
+    pub fn numbered(&self, at: Instant, number: u64) -> DeadlineKey {
+        DeadlineKey { at: self.nanoseconds(at), number: CALLERS | number }
+    }
+
+    /// Adds a deadline; and whether it is now the next one, so that the timer has to be told.
+    pub fn insert(&mut self, at: Instant, what: T) -> (DeadlineKey, bool) {
+        self.last_number = self.last_number.saturating_add(1);
+        let key = DeadlineKey { at: self.nanoseconds(at), number: self.last_number };
+        (key, self.insert_numbered(key, what))
+    }
+
+    /// Adds a deadline under a key that the caller can tell again later: see [`Deadlines::numbered`].
     pub fn insert_numbered(&mut self, key: DeadlineKey, what: T) -> bool {
         let is_next = self.waiting.first_key_value().is_none_or(|(first, _)| key < *first);
         self.waiting.insert(key, what);
@@ -60,13 +60,20 @@ impl<T> Deadlines<T> {
 
     /// When the next deadline is.
     pub fn next(&self) -> Option<Instant> {
-        self.waiting.first_key_value().map(|(key, _)| key.at)
+        let (key, _) = self.waiting.first_key_value()?;
+        self.start.checked_add(Duration::from_nanos(key.at))
     }
 
     /// Takes the next deadline, if it is due.
-    pub fn pop_due(&mut self, now: Instant) -> Option<T> {
+    pub fn pop_due(&mut self, now: Instant) -> Option<(DeadlineKey, T)> {
+        let now = self.nanoseconds(now);
         let first = self.waiting.first_entry()?;
-        if first.key().at <= now { Some(first.remove()) } else { None }
+        if first.key().at <= now { Some(first.remove_entry()) } else { None }
+    }
+
+    /// Nothing is further away than five centuries.
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -80,7 +87,8 @@ mod tests {
     fn deadlines_come_in_order_and_removed_ones_never() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(start);
+        let pop = |deadlines: &mut Deadlines<_>, now| deadlines.pop_due(now).map(|(_, what)| what);
         assert!(deadlines.insert(at(5), "five").1);
         let (three, is_next) = deadlines.insert(at(3), "three");
         assert!(is_next);
@@ -88,10 +96,10 @@ mod tests {
         assert!(!deadlines.insert(at(4), "four again").1);
         assert_eq!(deadlines.remove(three), Some("three"));
         assert_eq!(deadlines.next(), Some(at(4)));
-        assert_eq!(deadlines.pop_due(at(3)), None);
-        assert_eq!(deadlines.pop_due(at(4)), Some("four"));
-        assert_eq!(deadlines.pop_due(at(9)), Some("four again"));
-        assert_eq!(deadlines.pop_due(at(9)), Some("five"));
+        assert_eq!(pop(&mut deadlines, at(3)), None);
+        assert_eq!(pop(&mut deadlines, at(4)), Some("four"));
+        assert_eq!(pop(&mut deadlines, at(9)), Some("four again"));
+        assert_eq!(pop(&mut deadlines, at(9)), Some("five"));
         assert_eq!(deadlines.next(), None);
     }
 }

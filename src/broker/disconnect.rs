@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::deadlines::DeadlineKey;
 use super::handle::{Away, PendingWill, SessionHandle, SessionState};
 use super::publish::Along;
 use super::{Broker, Counter, Deadline};
@@ -38,7 +39,7 @@ impl Broker {
         }
         self.connected.fetch_sub(1, Ordering::Relaxed);
         self.remove_deadline(state.keep_alive.take());
-        self.remove_deadline(state.proof_ends.take().map(|key| *key));
+        self.remove_deadline(state.extras().and_then(|extras| extras.proof_ends.take()));
         if let Ending::Disconnect { discard_will, session_expiry_interval } = ending {
             if discard_will {
                 state.will = None;
@@ -111,12 +112,11 @@ impl Broker {
         state.ended = true;
         let returned = self.returned_group_messages(&mut state);
         let subscriptions = std::mem::take(&mut state.subscriptions);
-        let groups = std::mem::take(&mut state.groups);
         let will = state.will.take();
         for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
-        state.replays.clear();
+        let groups = state.take_extras().groups;
         let is_kept = state.session.is_kept();
         // A link that is still there belongs to a connection that was taken over; it finds out by itself.
         let waker = state.session.link.take().map(|link| link.waker);
@@ -187,10 +187,14 @@ impl Broker {
 
     /// Ends a connection that was silent for one and a half times its Keep Alive [MQTT-3.1.2-22], or looks again
     /// when that would be.
-    pub(super) fn check_keep_alive(&self, weak: &Weak<SessionHandle>, id: LinkId, now: Instant) {
+    pub(super) fn check_keep_alive(&self, weak: Weak<SessionHandle>, key: DeadlineKey, now: Instant) {
         let Some(handle) = weak.upgrade() else { return };
         let mut state = handle.lock();
-        let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
+        // Another connection has another deadline.
+        if state.keep_alive != Some(key) {
+            return;
+        }
+        let Some(link) = state.session.link.as_mut() else { return };
         let Some(allowed) = link.silence_allowed() else { return };
         let due = link.last_packet + allowed;
         if due <= now {
@@ -199,27 +203,28 @@ impl Broker {
             drop(state);
             waker.into_iter().for_each(std::task::Waker::wake);
         } else {
-            state.keep_alive = Some(self.add_deadline(due, Deadline::KeepAlive(weak.clone(), id)));
+            state.keep_alive = Some(self.add_deadline(due, Deadline::KeepAlive(weak)));
         }
     }
 
     /// Ends a connection whose client has proved who it is only until now.
-    pub(super) fn end_expired(&self, weak: &Weak<SessionHandle>, id: LinkId) {
+    pub(super) fn end_expired(&self, weak: &Weak<SessionHandle>, key: DeadlineKey) {
         let Some(handle) = weak.upgrade() else { return };
         let mut state = handle.lock();
-        let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
-        let waker = link.request_close(Close::Expired);
-        state.proof_ends = None;
+        if state.extras().and_then(|extras| extras.proof_ends.take_if(|ends| *ends == key)).is_none() {
+            return;
+        }
+        let waker = state.session.link.as_mut().and_then(|link| link.request_close(Close::Expired));
         drop(state);
         waker.into_iter().for_each(std::task::Waker::wake);
     }
 
     /// Ends a connection whose client has read nothing for `limits.write_timeout`.
-    pub(super) fn check_blocked(&self, weak: &Weak<SessionHandle>, id: LinkId, now: Instant) {
-        let Some(handle) = weak.upgrade() else { return };
+    pub(super) fn check_blocked(&self, watched: Box<(Weak<SessionHandle>, LinkId)>, now: Instant) {
+        let Some(handle) = watched.0.upgrade() else { return };
         let mut state = handle.lock();
-        let Some(link) = state.session.link.as_mut().filter(|link| link.id == id) else { return };
-        let Some(since) = link.blocked_since else {
+        let Some(link) = state.session.link.as_mut().filter(|link| link.id == watched.1) else { return };
+        let Some(since) = link.blocked_since() else {
             link.watched = false;
             return;
         };
@@ -230,7 +235,7 @@ impl Broker {
             waker.into_iter().for_each(std::task::Waker::wake);
         } else {
             drop(state);
-            self.add_deadline(due, Deadline::Blocked(weak.clone(), id));
+            self.add_deadline(due, Deadline::Blocked(watched));
         }
     }
 
@@ -240,11 +245,11 @@ impl Broker {
         &self,
         state: &mut SessionState,
     ) -> Vec<(crate::session::GroupNumber, Queued)> {
-        let SessionState { session, groups, .. } = state;
+        let groups: Vec<_> = state.groups().iter().map(|group| group.number).collect();
         if groups.is_empty() {
             return Vec::new();
         }
-        session.release_group_messages(|number| groups.iter().any(|group| group.number == number))
+        state.session.release_group_messages(|number| groups.contains(&number))
     }
 
     fn give_back(&self, mut returned: Vec<(crate::session::GroupNumber, Queued)>, now: Instant) {

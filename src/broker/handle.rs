@@ -6,7 +6,7 @@
 //! any more and never comes back.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -47,28 +47,56 @@ pub struct SessionState {
     pub ended: bool,
     /// The filters under which it stands in the trie, without those of groups.
     pub subscriptions: HashSet<FilterId>,
-    /// The groups it is a member of.
-    pub groups: Vec<Arc<Group>>,
     /// The Will of its present or last connection, not published yet.
     pub will: Option<Box<PendingWill>>,
     /// Counts its Wills, so that the end of one is not taken for the end of the next.
     pub will_number: u32,
-    /// Retained messages still to be sent for its subscriptions.
-    pub replays: BTreeMap<FilterId, Replay>,
     /// When its keep alive is to be looked at.
     pub keep_alive: Option<DeadlineKey>,
-    /// When what its client proved expires.
-    pub proof_ends: Option<Box<DeadlineKey>>,
     /// What is to happen if nobody comes back; only while it is not connected.
     pub away: Option<Box<Away>>,
     /// Who its client is; `None`: nobody in particular.
     pub identity: Option<Arc<Identity>>,
     /// Where its client is, or was last.
-    pub address: Option<IpAddr>,
+    pub peer: PeerAddress,
     /// What its client may do; `None`: everything.
     pub permissions: Option<Arc<Permissions>>,
+    /// What few sessions have.
+    extras: Option<Box<Extras>>,
+}
+
+/// What few sessions have, and the others need no room for.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The groups it is a member of.
+    pub groups: Vec<Arc<Group>>,
+    /// Retained messages still to be sent for its subscriptions.
+    pub replays: BTreeMap<FilterId, Replay>,
+    /// When what its client proved expires.
+    pub proof_ends: Option<DeadlineKey>,
     /// How often it was taken over lately.
-    pub takeovers: Option<Box<Takeovers>>,
+    pub takeovers: Option<Takeovers>,
+}
+
+/// An address as sessions and idle connections remember it: without what IPv6 adds to address and port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// `None` where the transport has none.
+    pub ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl PeerAddress {
+    /// Address and port.
+    pub fn socket_address(self) -> Option<SocketAddr> {
+        self.ip.map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<Option<SocketAddr>> for PeerAddress {
+    fn from(address: Option<SocketAddr>) -> Self {
+        Self { ip: address.map(|address| address.ip()), port: address.map_or(0, |address| address.port()) }
+    }
 }
 
 /// The deadlines of a session whose client is away.
@@ -157,10 +185,41 @@ impl Granted {
 }
 
 impl SessionState {
+    /// The groups it is a member of.
+    pub fn groups(&self) -> &[Arc<Group>] {
+        self.extras.as_ref().map_or(&[], |extras| &extras.groups)
+    }
+
+    /// Retained messages still to be sent for its subscriptions.
+    pub fn replays(&self) -> impl Iterator<Item = &Replay> {
+        self.extras.iter().flat_map(|extras| extras.replays.values())
+    }
+
+    /// What few sessions have, if this one does.
+    pub fn extras(&mut self) -> Option<&mut Extras> {
+        self.extras.as_deref_mut()
+    }
+
+    /// Takes what few sessions have.
+    pub fn take_extras(&mut self) -> Extras {
+        self.extras.take().map_or_else(Extras::default, |extras| *extras)
+    }
+
+    /// What few sessions have, and this one from now on.
+    pub fn make_extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// Whether there are retained messages still to be sent.
+    pub fn has_replays(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| !extras.replays.is_empty())
+    }
+
     /// Takes all its deadlines.
     pub fn take_deadlines(&mut self) -> [Option<DeadlineKey>; 4] {
         let Away { expiry, will } = self.away.take().map_or(Away::default(), |away| *away);
-        [self.keep_alive.take(), self.proof_ends.take().map(|key| *key), expiry, will]
+        let proof_ends = self.extras().and_then(|extras| extras.proof_ends.take());
+        [self.keep_alive.take(), proof_ends, expiry, will]
     }
 }
 
@@ -176,17 +235,14 @@ impl SessionHandle {
                 session,
                 ended: false,
                 subscriptions: HashSet::new(),
-                groups: Vec::new(),
                 will: None,
                 will_number: 0,
-                replays: BTreeMap::new(),
                 keep_alive: None,
-                proof_ends: None,
                 away: None,
                 identity: None,
-                address: None,
+                peer: PeerAddress::default(),
                 permissions: None,
-                takeovers: None,
+                extras: None,
             }),
         }
     }
@@ -203,7 +259,7 @@ impl SessionHandle {
 
     /// Renews the hint, for members of shared groups.
     pub fn note_load(&self, state: &SessionState) {
-        if !state.groups.is_empty() {
+        if !state.groups().is_empty() {
             self.load.store(state.session.load(), Ordering::Relaxed);
         }
     }

@@ -44,7 +44,7 @@ pub use access::Denial;
 pub use connect::{Accepted, NewConnection, Refusal};
 pub use counters::{Counter, Counters};
 pub use disconnect::Ending;
-pub use handle::{SessionHandle, SessionState};
+pub use handle::{PeerAddress, SessionHandle, SessionState};
 pub use poll::{Polled, Progress};
 pub use publish::Routed;
 pub use restore::Restored;
@@ -105,11 +105,11 @@ pub struct Settings {
 #[derive(Debug)]
 enum Deadline {
     /// Look whether a connection was silent for too long.
-    KeepAlive(Weak<SessionHandle>, LinkId),
-    /// Look whether a client has read nothing for too long.
-    Blocked(Weak<SessionHandle>, LinkId),
+    KeepAlive(Weak<SessionHandle>),
+    /// Look whether a client has read nothing for too long. Boxed, as every connection has room for another kind.
+    Blocked(Box<(Weak<SessionHandle>, LinkId)>),
     /// End a connection whose client has proved who it is only until now.
-    Identity(Weak<SessionHandle>, LinkId),
+    Identity(Weak<SessionHandle>),
     /// End a session that nobody came back to.
     SessionExpiry(Weak<SessionHandle>),
     /// Publish a Will whose delay has passed.
@@ -166,7 +166,7 @@ impl Broker {
             caches: (0..threads).map(|_| Mutex::default()).collect(),
             groups: RwLock::default(),
             retained: Mutex::new(Retained::new(settings.retained)),
-            deadlines: Mutex::default(),
+            deadlines: Mutex::new(Deadlines::new(now)),
             nearer: Notify::new(),
             budget: Arc::new(QueueBudget::new(settings.total_queue_bytes)),
             session_numbers: AtomicU64::new(0),
@@ -194,11 +194,11 @@ impl Broker {
     pub fn handle_deadlines(&self, now: Instant) {
         loop {
             // Taken out of the lock one by one: doing it may add others.
-            let Some(deadline) = self.deadlines.lock().pop_due(now) else { return };
+            let Some((key, deadline)) = self.deadlines.lock().pop_due(now) else { return };
             match deadline {
-                Deadline::KeepAlive(handle, link) => self.check_keep_alive(&handle, link, now),
-                Deadline::Blocked(handle, link) => self.check_blocked(&handle, link, now),
-                Deadline::Identity(handle, link) => self.end_expired(&handle, link),
+                Deadline::KeepAlive(handle) => self.check_keep_alive(handle, key, now),
+                Deadline::Blocked(watched) => self.check_blocked(watched, now),
+                Deadline::Identity(handle) => self.end_expired(&handle, key),
                 Deadline::SessionExpiry(handle) => self.expire_session(&handle, now),
                 Deadline::Will(handle) => self.publish_due_will(&handle, now),
                 Deadline::RetainedExpiry(message) => self.expire_retained(&message),

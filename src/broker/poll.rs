@@ -63,18 +63,13 @@ impl Broker {
             return None;
         }
         let link = state.session.link.as_mut()?;
-        link.unwritten = progress.unwritten;
         if progress.heard {
             link.last_packet = now;
         }
-        if progress.unwritten == 0 {
-            link.blocked_since = None;
-        } else if progress.wrote || link.blocked_since.is_none() {
-            link.blocked_since = Some(now);
-            if !std::mem::replace(&mut link.watched, true) {
-                let deadline = Deadline::Blocked(Arc::downgrade(handle), link_id);
-                self.add_deadline(now + self.settings.write_timeout, deadline);
-            }
+        link.note_unwritten(progress.unwritten, progress.wrote, now);
+        if progress.unwritten > 0 && !std::mem::replace(&mut link.watched, true) {
+            let deadline = Deadline::Blocked(Box::new((Arc::downgrade(handle), link_id)));
+            self.add_deadline(now + self.settings.write_timeout, deadline);
         }
         if !progress.take {
             let output = Output { batch: Batch::default(), close: link.close, more: false, wait_for: None };
@@ -86,12 +81,12 @@ impl Broker {
             return Some(Polled { output, more: true, gathering: true });
         }
         let mut more = false;
-        let waiting = state.groups.iter().any(|group| group.has_waiting());
-        let appends = state.session.is_kept() && (state.session.queued() > 0 || !state.replays.is_empty());
+        let waiting = state.groups().iter().any(|group| group.has_waiting());
+        let appends = state.session.is_kept() && (state.session.queued() > 0 || state.has_replays());
         let transaction = if waiting || appends { self.reserve(report) } else { None };
-        if waiting || !state.replays.is_empty() {
-            let groups: Vec<_> = state.groups.iter().filter(|group| group.has_waiting()).cloned().collect();
-            let replays = !state.replays.is_empty();
+        if waiting || state.has_replays() {
+            let groups: Vec<_> = state.groups().iter().filter(|group| group.has_waiting()).cloned().collect();
+            let replays = state.has_replays();
             drop(state);
             for group in groups {
                 group.pump(handle, context, report);
@@ -125,9 +120,9 @@ impl Broker {
         // What waits elsewhere was looked at before the session's own queue, which may have moved since without
         // anything being sent that would be acknowledged: then nobody would come back for it.
         more |= output.more
-            || state.groups.iter().any(|group| group.is_ready())
+            || state.groups().iter().any(|group| group.is_ready())
                 && can_take(&state.session, QoS::AtLeastOnce, context)
-            || state.replays.values().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
+            || state.replays().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
         Some(Polled { output, more, gathering: false })

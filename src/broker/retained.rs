@@ -184,7 +184,7 @@ impl Broker {
             (Placed::Nowhere | Placed::NoRoom, None) => {}
         });
         drop(retained);
-        self.remove_deadline(previous.as_ref().and_then(|kept| expiry_key(&kept.message)));
+        self.remove_deadline(previous.as_ref().and_then(|kept| self.expiry_key(&kept.message)));
         if placed == Placed::NoRoom && refused.is_power_of_two() {
             tracing::warn!(
                 refused,
@@ -200,12 +200,19 @@ impl Broker {
 
     /// Has a retained message removed when its time has come.
     pub(super) fn watch_expiry(&self, message: &Arc<Message>) {
-        if let Some(key) = expiry_key(message) {
+        if let Some(key) = self.expiry_key(message) {
             let deadline = Deadline::RetainedExpiry(Arc::downgrade(message));
             if self.deadlines.lock().insert_numbered(key, deadline) {
                 self.nearer.notify_one();
             }
         }
+    }
+
+    /// The key of a retained message's deadline. While the deadline stands it holds the message's allocation, so no
+    /// other message has the same address.
+    fn expiry_key(&self, message: &Arc<Message>) -> Option<DeadlineKey> {
+        let at = message.expires_at?;
+        Some(self.deadlines.lock().numbered(at, Arc::as_ptr(message).addr() as u64))
     }
 
     /// Removes a message whose time has come, unless another one stands in its place.
@@ -236,10 +243,11 @@ impl Broker {
         // behind it, or the client would end with the older one.
         let mut guard = handle.lock();
         let state = &mut *guard;
-        let Some((id, mut replay)) = state.replays.pop_first() else { return false };
+        let next = state.extras().and_then(|extras| extras.replays.pop_first());
+        let Some((id, mut replay)) = next else { return false };
         let room = room_for_replay(state, &replay, context.limits);
         if room == 0 {
-            state.replays.insert(id, replay);
+            state.make_extras().replays.insert(id, replay);
             return false;
         }
         let cursor =
@@ -263,16 +271,10 @@ impl Broker {
         }
         if cursor.is_some() {
             replay.cursor = cursor;
-            state.replays.insert(id, replay);
+            state.make_extras().replays.insert(id, replay);
         }
-        !state.replays.is_empty()
+        state.has_replays()
     }
-}
-
-/// The key of a retained message's deadline. While the deadline stands it holds the message's allocation, so no
-/// other message has the same address.
-fn expiry_key(message: &Arc<Message>) -> Option<DeadlineKey> {
-    Some(DeadlineKey::numbered(message.expires_at?, Arc::as_ptr(message).addr() as u64))
 }
 
 /// How many messages of a replay the session can take now without queueing or dropping any.

@@ -174,7 +174,7 @@ impl Broker {
             };
             // One that was under way for an earlier subscription begins anew, so that they cannot pile up.
             let replay = Replay { filter, cursor: None, granted, no_local: options.no_local };
-            state.replays.insert(id, replay);
+            state.make_extras().replays.insert(id, replay);
         }
         (granted_reason(options.qos), sequence)
     }
@@ -205,10 +205,10 @@ impl Broker {
         let mut sequence = CommitSeq::default();
         let reason = {
             let mut state = handle.lock();
-            let is_renewal = state.groups.iter().any(|known| Arc::ptr_eq(known, &group));
+            let is_renewal = state.groups().iter().any(|known| Arc::ptr_eq(known, &group));
             if self.may_subscribe(&state, is_renewal) {
                 if !is_renewal {
-                    state.groups.push(group.clone());
+                    state.make_extras().groups.push(group.clone());
                 }
                 if state.session.is_kept() && group.keep() {
                     self.append(|records| Self::write_group(&group, records));
@@ -254,7 +254,7 @@ impl Broker {
         if !state.subscriptions.remove(&id) {
             return None;
         }
-        state.replays.remove(&id);
+        state.extras().and_then(|extras| extras.replays.remove(&id));
         let sequence = self.append_end_of_subscription(handle, &state, text);
         drop(state);
         self.remove_from_trie(&mut trie, id, SubscriberKey::Session(handle.number));
@@ -271,11 +271,9 @@ impl Broker {
     ) -> Option<CommitSeq> {
         let group = self.groups.read().find(name, filter).cloned()?;
         let mut state = handle.lock();
-        let before = state.groups.len();
-        state.groups.retain(|known| !Arc::ptr_eq(known, &group));
-        if state.groups.len() == before {
-            return None;
-        }
+        let groups = &mut state.extras()?.groups;
+        let place = groups.iter().position(|known| Arc::ptr_eq(known, &group))?;
+        groups.remove(place);
         let sequence = self.append_end_of_subscription(handle, &state, text);
         drop(state);
         self.leave_group(handle, &group);
@@ -322,7 +320,7 @@ impl Broker {
 
     /// Whether a session may have one subscription more, or renew one that it has.
     fn may_subscribe(&self, state: &SessionState, is_renewal: bool) -> bool {
-        let has_room = state.subscriptions.len() + state.groups.len() < self.settings.max_subscriptions;
+        let has_room = state.subscriptions.len() + state.groups().len() < self.settings.max_subscriptions;
         !state.ended && (is_renewal || has_room)
     }
 

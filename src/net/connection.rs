@@ -7,15 +7,14 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::Shared;
 use super::failure::Failure;
 use super::inbound::{self, Inbound};
 use super::scratch::{READ_BUFFER, Scratch};
@@ -36,8 +35,8 @@ const HELD_SOFT: usize = 16 * 1024;
 /// A packet that is longer than this gathers in a buffer of its own.
 const LARGE_PACKET: usize = READ_BUFFER / 2;
 
-/// A client that was written to within this time is under load.
-const UNDER_LOAD: Duration = Duration::from_micros(100);
+/// A client that was written to within this time, in microseconds, is under load.
+const UNDER_LOAD: u32 = 100;
 
 /// Slices in one vectored write.
 const SLICES: usize = 32;
@@ -45,7 +44,6 @@ const SLICES: usize = 32;
 /// See the module.
 pub struct Connection<S> {
     stream: S,
-    shared: Arc<Shared>,
     inbound: Inbound,
     /// The beginning of a packet that has not arrived in full.
     partial: Vec<u8>,
@@ -57,8 +55,9 @@ pub struct Connection<S> {
     unflushed: bool,
     /// The CONNACK has left; before, nothing else may [MQTT-3.2.0-1].
     acknowledged: bool,
-    /// When something of the session's was last written.
-    last_written: Option<Instant>,
+    /// When something of the session's was last written, in microseconds since the broker's start, begun anew after 71
+    /// minutes: that a client seems to be under load by chance costs it one turn.
+    last_written: Option<NonZeroU32>,
     /// What the session has was left there once, for more to come.
     gathering: bool,
     /// There may be a whole packet in `partial` that is still to be handled.
@@ -75,8 +74,6 @@ pub struct Connection<S> {
 pub struct Parts<S> {
     /// The socket.
     pub stream: S,
-    /// What all connections share.
-    pub shared: Arc<Shared>,
     /// The session it had or lost, and how the client asked to be disconnected.
     pub inbound: Inbound,
     /// When its CONNECT was accepted, as `Shared::stamp` says it.
@@ -96,7 +93,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// behind the CONNECT.
     pub fn new(
         stream: S,
-        shared: Arc<Shared>,
         inbound: Inbound,
         partial: Vec<u8>,
         throttle: Option<Box<Throttle>>,
@@ -104,7 +100,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Self {
         Self {
             stream,
-            shared,
             inbound,
             // What came together with the CONNECT is not read again.
             held_back: !partial.is_empty(),
@@ -123,8 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// What is left when it has ended.
     pub fn into_parts(self) -> Parts<S> {
-        let Self { stream, shared, inbound, began, .. } = self;
-        Parts { stream, shared, inbound, began }
+        let Self { stream, inbound, began, .. } = self;
+        Parts { stream, inbound, began }
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
@@ -138,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let was_clogged = self.is_clogged();
         // Subscribers are woken once for the whole batch, before our own writing takes its time.
-        self.shared.broker.settle(&mut scratch.report);
+        self.inbound.shared().broker.settle(&mut scratch.report);
         if let Err(failure) = self.write(cx, heard, scratch, now) {
             return Poll::Ready(failure);
         }
@@ -198,9 +193,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(allowance) => return Poll::Ready(allowance),
             Err(wait) => wait,
         };
-        self.shared.broker.counters.add(Counter::ReadingPauses, 1);
+        self.inbound.shared().broker.counters.add(Counter::ReadingPauses, 1);
         if !std::mem::replace(&mut throttle.told, true) {
-            self.shared.lines.held_back(&self.inbound.handle().client_id, now);
+            self.inbound.shared().lines.held_back(&self.inbound.handle().client_id, now);
         }
         let pause = self.pause.insert(Box::pin(tokio::time::sleep(wait)));
         // What is over at once is looked at again in the next poll, which it brings about.
@@ -304,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             progress.wrote = self.write_some(cx, &mut writing)?;
             progress.unwritten = self.keep_unwritten(*writing, scratch);
         }
-        self.inbound.acks.release(&*self.shared.broker.store, cx.waker());
+        self.inbound.release_acknowledgements(cx.waker());
         // The CONNACK is the first to go.
         self.acknowledged |= self.inbound.acks.ready() > 0;
         progress.take = !self.is_writing() && self.acknowledged;
@@ -348,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         now: Instant,
     ) -> Result<Batch, Failure> {
         let report = &mut scratch.report;
-        let polled = self.shared.broker.poll(
+        let polled = self.inbound.shared().broker.poll(
             self.inbound.handle(),
             self.inbound.link(),
             progress,
@@ -374,7 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.gathering = polled.gathering;
         if !polled.output.batch.is_finished() {
-            self.last_written = Some(now);
+            self.last_written = NonZeroU32::new(self.microseconds(now) | 1);
         }
         Ok(polled.output.batch)
     }
@@ -409,7 +404,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(0)) => return Err(Failure::Broken(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(length)) => {
                     wrote = true;
-                    self.shared.broker.counters.add(Counter::BytesSent, length as u64);
+                    self.inbound.shared().broker.counters.add(Counter::BytesSent, length as u64);
                     writing.advance(length);
                 }
                 Poll::Ready(Err(error)) => return Err(Failure::Broken(error)),
@@ -420,9 +415,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn begin_stall(&mut self) {
-        let pause = self.shared.limits.publisher_stall;
+        let pause = self.inbound.shared().limits.publisher_stall;
         if pause > Duration::ZERO {
-            self.shared.broker.counters.add(Counter::PublisherStalls, 1);
+            self.inbound.shared().broker.counters.add(Counter::PublisherStalls, 1);
             self.pause = Some(Box::pin(tokio::time::sleep(pause)));
         }
     }
@@ -433,7 +428,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn may_gather(&self, now: Instant) -> bool {
         self.ending.is_none()
             && !self.gathering
-            && self.last_written.is_some_and(|last| now.duration_since(last) < UNDER_LOAD)
+            && self
+                .last_written
+                .is_some_and(|last| self.microseconds(now).wrapping_sub(last.get()) < UNDER_LOAD)
+    }
+
+    fn microseconds(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.inbound.shared().started).as_micros() as u32
     }
 
     fn is_clogged(&self) -> bool {

@@ -1,12 +1,12 @@
 //! From a socket to a session and back: the CONNECT, the connection, and a decent end.
 //!
-//! One async function a client, spawned by the listener. What always holds: a client has its listener's `connect_timeout` for its
+//! Called by [`Serve`](super::serve::Serve), the client's task. What always holds: a client has its listener's `connect_timeout` for its
 //! CONNECT; whoever is refused is told so where the standard has words for it; and after a last packet the socket is
 //! closed in a way that lets the client read it.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::bans::Offence;
 use super::connection::{Connection, Parts};
-use super::entrance::{Entrance, OpenConnection};
+use super::entrance::Entrance;
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::login::{Known, login};
@@ -22,7 +22,7 @@ use super::peer::{Arrival, Peer};
 use super::scratch::Scratch;
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
-use crate::broker::{Accepted, Counter, Ending, NewConnection};
+use crate::broker::{Accepted, Counter, Ending, NewConnection, PeerAddress};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
@@ -38,34 +38,21 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// How long a client may take for its CONNECT when it is to be refused anyway.
 pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves one client until it is gone.
-///
-/// The beginning and the end have futures of their own on the heap, gone when they are done: what a connection costs
-/// while it is idle is the connection alone.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    arrival: Box<Arrival>,
-    open: OpenConnection,
-) {
-    if let Some(mut started) = Box::pin(begin(stream, arrival, &open.entrance)).await {
-        let failure = (&mut started.connection).await;
-        Box::pin(end(started, failure, &open.entrance)).await;
-    }
-    drop(open);
-}
-
 /// A connection that runs, and what is needed when it ends.
-struct Started<S> {
-    connection: Connection<S>,
-    peer: Option<SocketAddr>,
+pub struct Started<S> {
+    /// The connection.
+    pub connection: Connection<S>,
+    /// Where it comes from.
+    peer: PeerAddress,
 }
 
 /// Waits for the CONNECT and gives the connection its session, or tells the client why not.
-async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     arrival: Box<Arrival>,
-    entrance: &Entrance,
-) -> Option<Box<Started<S>>> {
+    entrance: Arc<Entrance>,
+) -> Option<Started<S>> {
+    let entrance = &*entrance;
     let shared = &entrance.shared;
     let Arrival { peer, began, connect_by, .. } = *arrival;
     let mut buffer = Vec::new();
@@ -117,7 +104,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     buffer: &[u8],
     length: usize,
-) -> Result<Box<Started<S>>, (S, Failure)> {
+) -> Result<Started<S>, (S, Failure)> {
     let (frame, behind) = buffer.split_at(length.min(buffer.len()));
     let connect = match decode_connect(frame) {
         Ok(connect) => connect,
@@ -186,18 +173,20 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let Limits { messages_per_second, bytes_per_second, .. } = entrance.limits;
     let throttle = Throttle::new(messages_per_second, bytes_per_second, now);
     let began = shared.stamp(now);
-    let connection = Connection::new(stream, shared.clone(), inbound, behind, throttle, began);
-    Ok(Box::new(Started { connection, peer }))
+    let connection = Connection::new(stream, inbound, behind, throttle, began);
+    Ok(Started { connection, peer: peer.into() })
 }
 
 /// Settles what an ended connection leaves behind.
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(
-    started: Box<Started<S>>,
+pub async fn end<S: AsyncRead + AsyncWrite + Unpin>(
+    started: Started<S>,
     failure: Failure,
-    entrance: &Entrance,
+    entrance: Arc<Entrance>,
 ) {
-    let Started { connection, peer } = *started;
-    let Parts { mut stream, shared, inbound, began } = connection.into_parts();
+    let Started { connection, peer } = started;
+    let peer = peer.socket_address();
+    let Parts { mut stream, inbound, began } = connection.into_parts();
+    let shared = inbound.shared().clone();
     let link = inbound.link();
     let (handle, version) = (inbound.handle().clone(), inbound.version());
     let now = Instant::now();
@@ -348,6 +337,7 @@ fn connack<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::serve::Serve;
     use super::*;
     use crate::broker::SessionHandle;
     use crate::session::Session;
@@ -357,18 +347,12 @@ mod tests {
     fn an_idle_connection_is_small() {
         // What the allocator is asked for while a client is idle; its map entries and tokio's own come on top.
         let sizes = [
-            ("connection", size_of::<Started<TcpStream>>(), 280),
-            ("session", size_of::<Session>(), 512),
-            ("handle", size_of::<SessionHandle>(), 640),
+            ("task", size_of::<Serve<TcpStream>>(), 264),
+            ("session", size_of::<Session>(), 152),
+            ("handle", size_of::<SessionHandle>(), 328),
         ];
         for (what, size, most) in sizes {
             assert!(size <= most, "{what} takes {size} bytes");
         }
-        // The task itself, which lives as long as the connection: no larger than what it has to remember.
-        fn size<F>(_: impl Fn(TcpStream, Box<Arrival>, OpenConnection) -> F) -> usize {
-            size_of::<F>()
-        }
-        let task = size(serve::<TcpStream>);
-        assert!(task <= 128, "the task takes {task} bytes");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use super::Shared;
@@ -24,7 +25,7 @@ use crate::codec::{
 };
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
-use crate::session::{Acknowledged, Close, IncomingAliases, Lifetime, LinkId, Report};
+use crate::session::{Acknowledged, Close, IncomingAliases, Lifetime, LinkId, Report, Session};
 use crate::store::{CommitSeq, Transaction};
 use crate::topic::TopicName;
 
@@ -37,11 +38,11 @@ pub struct Inbound {
     link: LinkId,
     version: ProtocolVersion,
     /// The client's Maximum Packet Size.
-    maximum_packet_size: Option<u32>,
+    maximum_packet_size: u32,
     /// Ours towards it.
     packet_limit: u32,
     /// QoS 2 exchanges of the client's that are not released.
-    unreleased: usize,
+    unreleased: u16,
     /// The store keeps what is the session's; that does not change while it is connected.
     kept: bool,
     /// The listener forgives more messages in flight than were granted.
@@ -131,7 +132,7 @@ impl Inbound {
     ) -> Self {
         let (unreleased, kept) = {
             let state = handle.lock();
-            (state.session.unreleased(), state.session.is_kept())
+            (unreleased(&state.session), state.session.is_kept())
         };
         Self {
             shared,
@@ -140,7 +141,7 @@ impl Inbound {
             unreleased,
             kept,
             version,
-            maximum_packet_size,
+            maximum_packet_size: maximum_packet_size.unwrap_or(u32::MAX),
             packet_limit,
             forgives_receive_maximum,
             forgiven: false,
@@ -150,6 +151,16 @@ impl Inbound {
             acks: Acks::default(),
             ending: Ending::Broken,
         }
+    }
+
+    /// What all connections share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Has go out what the store has committed meanwhile; it wakes this waker when there is more.
+    pub fn release_acknowledgements(&mut self, waker: &Waker) {
+        self.acks.release(&*self.shared.broker.store, waker);
     }
 
     /// What the client speaks.
@@ -339,7 +350,7 @@ impl Inbound {
                 // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
                 let mut state = self.handle.lock();
                 state.session.release(packet_id);
-                self.unreleased = state.session.unreleased();
+                self.unreleased = unreleased(&state.session);
             }
             let is_refused = message.is_some_and(Incoming::is_refused);
             if is_refused && self.version != ProtocolVersion::V5 {
@@ -382,7 +393,7 @@ impl Inbound {
     fn log_denial(&self, denial: &Denial, now: Instant) {
         let state = self.handle.lock();
         let user = state.identity.as_ref().and_then(|identity| identity.user.clone());
-        let peer = state.session.link.as_ref().and_then(|link| link.peer);
+        let peer = state.peer.socket_address();
         drop(state);
         self.shared.denials.denied(&self.handle.client_id, user.as_deref(), peer, denial, now);
     }
@@ -439,7 +450,7 @@ impl Inbound {
         // QoS 2 messages whose PUBREC is held are among the unreleased ones.
         let held = self.acks.held_pubacks();
         let mut received = Ok(());
-        let mut in_flight = self.unreleased + held;
+        let mut in_flight = usize::from(self.unreleased) + held;
         if kind == AckKind::PubRec {
             // Reserved before the session knows of it: whoever finds it there knows what commits it.
             if self.kept && run.transaction.is_none() {
@@ -452,8 +463,8 @@ impl Inbound {
                 return Err(Failure::Close(Close::TakenOver));
             }
             received = state.session.receive(packet_id, sequence);
-            self.unreleased = state.session.unreleased();
-            in_flight = self.unreleased + held;
+            self.unreleased = unreleased(&state.session);
+            in_flight = usize::from(self.unreleased) + held;
         } else {
             // What is acknowledged at once is in flight alone; what waits for the store piles up.
             in_flight += if self.acks.held() > 0 { owed + 1 } else { 1 };
@@ -578,7 +589,7 @@ impl Inbound {
         if transaction.is_some() || batch.report.has_records() {
             broker.append_gathered(transaction, batch.report);
         }
-        self.unreleased = state.session.unreleased();
+        self.unreleased = unreleased(&state.session);
         result
     }
 
@@ -646,7 +657,7 @@ impl Inbound {
     ) -> Result<(), Failure> {
         let mut bytes = Vec::new();
         packet
-            .encode_within(self.version, self.maximum_packet_size, &mut bytes)
+            .encode_within(self.version, Some(self.maximum_packet_size), &mut bytes)
             .map_err(|_| Failure::AnswerTooLarge(packet.packet_type()))?;
         batch.report.packets_sent += 1;
         let pool = &mut batch.report.buffers;
@@ -688,4 +699,9 @@ impl<'a> Gathering<'a> {
         self.start = position;
         self.plain = true;
     }
+}
+
+/// QoS 2 exchanges that are not released: no more than there are identifiers.
+fn unreleased(session: &Session) -> u16 {
+    u16::try_from(session.unreleased()).unwrap_or(u16::MAX)
 }

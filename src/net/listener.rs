@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::entrance::{Entrance, OpenConnection, Transport};
 use super::failure::Failure;
 use super::peer::{Arrival, Peer};
+use super::serve::Serve;
 use super::socket::{Accepted, Bound, Inherited};
 use super::throttle::Bucket;
 use super::tls::TlsError;
@@ -138,7 +139,7 @@ fn welcome(accepted: Accepted, entrance: &Arc<Entrance>, now: Instant) {
     let stream = match accepted {
         Accepted::Tcp(stream, _) => stream,
         Accepted::Unix(stream) => {
-            tokio::spawn(handshake::serve(stream, arrival, open));
+            tokio::spawn(Serve::new(stream, arrival, open));
             return;
         }
     };
@@ -146,7 +147,7 @@ fn welcome(accepted: Accepted, entrance: &Arc<Entrance>, now: Instant) {
         Transport::Plain if entrance.proxy_protocol => {
             tokio::spawn(transport::serve_proxied(stream, arrival, open))
         }
-        Transport::Plain => tokio::spawn(handshake::serve(stream, arrival, open)),
+        Transport::Plain => tokio::spawn(Serve::new(stream, arrival, open)),
         Transport::Tls(_) => tokio::spawn(transport::serve_tls(stream, arrival, open)),
         Transport::Ws(_) => tokio::spawn(transport::serve_ws(stream, arrival, open)),
         Transport::Wss(..) => tokio::spawn(transport::serve_wss(stream, arrival, open)),

@@ -19,6 +19,7 @@ mod peer;
 mod permit;
 mod proxy;
 mod scratch;
+mod serve;
 mod socket;
 mod throttle;
 mod tls;

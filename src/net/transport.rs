@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::handshake::{self, REFUSAL_TIMEOUT, part};
 use super::peer::{Arrival, Peer};
 use super::proxy::{self, Parsed, ProxyError};
+use super::serve::Serve;
 use super::tls::client_certificate;
 use super::websocket::{self, LARGEST_REQUEST, Refusal, Upgrade, WebSocket};
 
@@ -24,7 +25,7 @@ pub async fn serve_proxied(stream: TcpStream, arrival: Box<Arrival>, open: OpenC
     let introduced =
         Box::pin(in_time(&open.entrance, arrival, |arrival| introduce(stream, arrival, &open.entrance)));
     if let Some((stream, arrival)) = introduced.await {
-        handshake::serve(stream, arrival, open).await;
+        Serve::new(stream, arrival, open).await;
     }
 }
 
@@ -33,7 +34,7 @@ pub async fn serve_tls(stream: TcpStream, arrival: Box<Arrival>, open: OpenConne
     let secured =
         Box::pin(in_time(&open.entrance, arrival, |arrival| secure(stream, arrival, &open.entrance)));
     if let Some((stream, arrival)) = secured.await {
-        handshake::serve(stream, arrival, open).await;
+        Serve::new(stream, arrival, open).await;
     }
 }
 
@@ -44,7 +45,7 @@ pub async fn serve_ws(stream: TcpStream, arrival: Box<Arrival>, open: OpenConnec
         upgrade(stream, arrival, &open.entrance).await
     }));
     if let Some((stream, arrival)) = upgraded.await {
-        handshake::serve(stream, arrival, open).await;
+        Serve::new(stream, arrival, open).await;
     }
 }
 
@@ -55,7 +56,7 @@ pub async fn serve_wss(stream: TcpStream, arrival: Box<Arrival>, open: OpenConne
         upgrade(stream, arrival, &open.entrance).await
     }));
     if let Some((stream, arrival)) = upgraded.await {
-        handshake::serve(stream, arrival, open).await;
+        Serve::new(stream, arrival, open).await;
     }
 }
 

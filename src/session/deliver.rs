@@ -123,7 +123,10 @@ impl Session {
         while self.window_is_open()
             && self.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_soft)
         {
-            let Some(queued) = self.queue.pop() else { break };
+            if !self.exchanges.queue.is_ready() {
+                break;
+            }
+            let Some(queued) = self.exchanges.queue.pop() else { break };
             if queued.message.expiry(context.now) == Expiry::Expired {
                 self.count_drop(DropReason::Expired, 1, report);
                 report.done(self.owner(), queued.row);
@@ -226,11 +229,12 @@ impl Session {
         let (owner, is_connected) = (self.owner(), self.link.is_some());
         let time = (context.now, context.timebase);
         let limits = &context.limits.queue;
-        let pushed = self.queue.push(queued, limits, is_connected, time, &mut |row| report.done(owner, row));
+        let pushed =
+            self.exchanges.queue.push(queued, limits, is_connected, time, &mut |row| report.done(owner, row));
         match pushed {
             Pushed::Queued | Pushed::Displaced(_) => {
                 report.queued += 1;
-                report.filling |= self.queue.is_newly_filling(limits);
+                report.filling |= self.exchanges.queue.is_newly_filling(limits);
                 report.rows.extend(new_row);
                 if let Pushed::Displaced(count) = pushed {
                     self.count_drop(DropReason::QueueFull, count, report);
@@ -293,7 +297,7 @@ impl Session {
         }
         let qos = if phase == Phase::PubAck { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
         // The window has room, so an identifier is free.
-        let entry = self.window.send(phase, terms.group, content)?;
+        let entry = self.exchanges.window.send(phase, terms.group, content)?;
         entry.row = row;
         let packet_id = entry.packet_id;
         // A crash must neither send a QoS 2 message under two identifiers nor give it to two members of a group.
@@ -354,11 +358,11 @@ impl Session {
         let owner = self.owner();
         let link = self.link.as_mut()?;
         link.outbox.begin(&mut report.buffers);
-        let mut room =
-            (usize::from(link.window) + link.to_resend).saturating_sub(usize::from(self.window.unfinished()));
+        let mut room = (u32::from(link.window) + u32::from(link.to_resend))
+            .saturating_sub(u32::from(self.exchanges.window.unfinished()));
         let mut too_large = Vec::new();
         let mut wait_for = None;
-        for entry in self.window.iter_mut().filter(|entry| entry.resend) {
+        for entry in self.exchanges.window.iter_mut().filter(|entry| entry.resend) {
             if room == 0 {
                 break;
             }
@@ -406,7 +410,7 @@ impl Session {
         }
         for (packet_id, phase) in too_large {
             if let Some((owner, row)) =
-                self.window.finish(packet_id, phase, owner).and_then(|ended| ended.row)
+                self.exchanges.window.finish(packet_id, phase, owner).and_then(|ended| ended.row)
             {
                 report.records.push_done(owner, row);
             }
@@ -425,7 +429,7 @@ impl Session {
         let link = self.link.as_mut()?;
         let mut gated = link.gated.take()?;
         while let Some(packet_id) = gated.front() {
-            let entry = self.window.get_mut(*packet_id).filter(|entry| !entry.sent);
+            let entry = self.exchanges.window.get_mut(*packet_id).filter(|entry| !entry.sent);
             if let Some(entry) = entry {
                 if entry.gate > committed {
                     let gate = entry.gate;
@@ -464,7 +468,8 @@ impl Session {
     }
 
     pub(super) fn count_drop(&mut self, reason: DropReason, count: u32, report: &mut Report) {
-        self.drops[reason as usize] = self.drops[reason as usize].saturating_add(count);
+        let drops = &mut self.exchanges.drops[reason as usize];
+        *drops = drops.saturating_add(count);
         report.dropped[reason as usize] += u64::from(count);
         report.fresh_drop = Some(reason);
     }

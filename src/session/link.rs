@@ -3,7 +3,6 @@
 //! Owner: [`super::Session`]. Made by `broker` when a CONNECT is accepted, gone when the connection is.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -42,8 +41,6 @@ pub struct Link {
     pub id: LinkId,
     /// What it speaks.
     pub version: ProtocolVersion,
-    /// Where it comes from.
-    pub peer: Option<SocketAddr>,
     /// What the client accepts at most, in bytes [MQTT-3.1.2-24]; `u32::MAX` if it did not say.
     pub maximum_packet_size: u32,
     /// The smaller of the client's Receive Maximum and our own bound.
@@ -52,8 +49,6 @@ pub struct Link {
     pub aliases: Option<Box<OutgoingAliases>>,
     /// Where frames gather.
     pub outbox: Outbox,
-    /// Bytes taken from the outbox and not written yet; told by the connection.
-    pub unwritten: usize,
     /// Wakes the connection's task.
     pub waker: Waker,
     /// The waker was handed out since the connection last took the outbox.
@@ -64,17 +59,45 @@ pub struct Link {
     pub last_packet: Instant,
     /// How long nothing may come in, in milliseconds: one and a half times the Keep Alive.
     pub silence_allowed: Option<NonZeroU32>,
-    /// Since when writing has made no progress, while there is something to write.
-    pub blocked_since: Option<Instant>,
-    /// A deadline looks at `blocked_since`.
+    /// What its socket has not taken yet, if there is something.
+    pub blocked: Option<Box<Blocked>>,
+    /// A deadline looks at `blocked`.
     pub watched: bool,
     /// In flight from before this connection and not sent again yet.
-    pub to_resend: usize,
+    pub to_resend: u16,
     /// In flight and not sent yet, because the store has not committed it: in the order of sending.
     pub gated: Option<Box<VecDeque<PacketId>>>,
 }
 
+/// Bytes taken from the outbox and not written yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocked {
+    unwritten: usize,
+    /// When writing last made progress.
+    since: Instant,
+}
+
 impl Link {
+    /// Notes how many bytes that were taken from the outbox are not written yet, and whether some were since it was
+    /// last told.
+    pub fn note_unwritten(&mut self, unwritten: usize, wrote: bool, now: Instant) {
+        match &mut self.blocked {
+            _ if unwritten == 0 => self.blocked = None,
+            Some(blocked) => {
+                blocked.unwritten = unwritten;
+                if wrote {
+                    blocked.since = now;
+                }
+            }
+            None => self.blocked = Some(Box::new(Blocked { unwritten, since: now })),
+        }
+    }
+
+    /// Since when writing has made no progress, while there is something to write.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.blocked.as_ref().map(|blocked| blocked.since)
+    }
+
     /// How long nothing may come in.
     pub fn silence_allowed(&self) -> Option<Duration> {
         self.silence_allowed.map(|milliseconds| Duration::from_millis(milliseconds.get().into()))
@@ -82,7 +105,7 @@ impl Link {
 
     /// Bytes on their way to the client.
     pub fn pending(&self) -> usize {
-        self.outbox.len() + self.unwritten
+        self.outbox.len() + self.blocked.as_ref().map_or(0, |blocked| blocked.unwritten)
     }
 
     /// Notes that the connection has something to do; its waker, if it is not under way already.

@@ -16,6 +16,7 @@
 
 mod aliases;
 mod deliver;
+mod exchanges;
 mod frames;
 mod link;
 mod outbox;
@@ -24,10 +25,10 @@ mod report;
 mod stored;
 mod window;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::exchanges::OnDemand;
 use self::stored::Kept;
 pub use aliases::{IncomingAliases, OutgoingAliases};
 pub use deliver::{DropReason, Terms};
@@ -111,12 +112,7 @@ pub struct Session {
     pub lifetime: Lifetime,
     /// What there is to know if the store keeps what is the session's.
     kept: Option<Box<Kept>>,
-    window: Window,
-    queue: Queue,
-    /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10], and what commits that they were.
-    received: BTreeMap<PacketId, CommitSeq>,
-    /// Messages dropped, by [`DropReason`].
-    drops: [u32; DropReason::COUNT],
+    exchanges: OnDemand,
 }
 
 impl Session {
@@ -126,10 +122,7 @@ impl Session {
             link: None,
             lifetime,
             kept: owner.map(|owner| Box::new(Kept::new(owner))),
-            window: Window::default(),
-            queue: Queue::new(budget),
-            received: BTreeMap::new(),
-            drops: [0; DropReason::COUNT],
+            exchanges: OnDemand::new(budget),
         }
     }
 
@@ -141,10 +134,10 @@ impl Session {
     /// Gives the session its connection. What is in flight from before is sent again by the next
     /// [`Session::poll_output`]. Returns the link it replaces, if another connection had the session.
     pub fn attach(&mut self, mut link: Link) -> Option<Link> {
-        for entry in self.window.iter_mut() {
-            entry.resend = true;
+        if !self.exchanges.window.is_empty() {
+            self.exchanges.window.iter_mut().for_each(|entry| entry.resend = true);
         }
-        link.to_resend = usize::from(self.window.unfinished());
+        link.to_resend = self.exchanges.window.unfinished();
         self.link.replace(link)
     }
 
@@ -154,6 +147,7 @@ impl Session {
             return None;
         }
         self.leave_to_store(timebase);
+        self.exchanges.shrink();
         self.link.take()
     }
 
@@ -169,10 +163,16 @@ impl Session {
         &mut self,
         is_member: impl Fn(GroupNumber) -> bool,
     ) -> Vec<(GroupNumber, Queued)> {
-        let taken =
-            self.window.extract(|entry| entry.group.is_some_and(&is_member) && entry.phase == Phase::PubAck);
+        if self.exchanges.window.is_empty() {
+            return Vec::new();
+        }
+        let taken = self
+            .exchanges
+            .window
+            .extract(|entry| entry.group.is_some_and(&is_member) && entry.phase == Phase::PubAck);
         if let Some(link) = &mut self.link {
-            link.to_resend = self.window.iter_mut().filter(|entry| entry.resend).count();
+            // No more than are unfinished, which 16 bits count.
+            link.to_resend = self.exchanges.window.iter_mut().filter(|entry| entry.resend).count() as u16;
         }
         let message = |content| match content {
             Content::Message(queued) => Some(queued),
@@ -184,41 +184,44 @@ impl Session {
 
     /// Messages in flight to the client.
     pub fn in_flight(&self) -> u16 {
-        self.window.unfinished()
+        self.exchanges.window.unfinished()
     }
 
     /// Messages waiting for the window.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.exchanges.queue.len()
     }
 
     /// Drops the waiting messages that are not to be kept; how many those were. What is in flight stays, and what is in
     /// the store alone is looked at when it is fetched.
     pub fn retain_queued(&mut self, keep: impl FnMut(&Message) -> bool, report: &mut Report) -> u64 {
         let owner = self.owner();
-        self.queue.retain(keep, &mut |row| report.done(owner, row))
+        if self.exchanges.queue.is_empty() {
+            return 0;
+        }
+        self.exchanges.queue.retain(keep, &mut |row| report.done(owner, row))
     }
 
     /// Messages dropped for this session, for one reason.
     pub fn dropped(&self, reason: DropReason) -> u32 {
-        self.drops[reason as usize]
+        self.exchanges.drops[reason as usize]
     }
 
     /// How much the client has to do: for the choice among the members of a shared group. `u32::MAX` if it can
     /// take nothing with an acknowledgement now.
     pub fn load(&self) -> u32 {
-        if self.has_room() { u32::from(self.window.unfinished()) } else { u32::MAX }
+        if self.has_room() { u32::from(self.exchanges.window.unfinished()) } else { u32::MAX }
     }
 
     /// Whether a message with QoS 1 or 2 could be sent at once.
     pub fn has_room(&self) -> bool {
-        self.queue.is_empty() && self.window_is_open()
+        self.exchanges.queue.is_empty() && self.window_is_open()
     }
 
     /// Notes a PUBLISH with QoS 2, whose reception is committed with `sequence`. If its identifier was received before
     /// and not released, it must not be delivered again [MQTT-4.3.3-10]: then it is told what commits the first.
     pub fn receive(&mut self, packet_id: PacketId, sequence: CommitSeq) -> Result<(), CommitSeq> {
-        match self.received.entry(packet_id) {
+        match self.exchanges.received.entry(packet_id) {
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(sequence);
                 Ok(())
@@ -229,18 +232,18 @@ impl Session {
 
     /// Whether a QoS 2 exchange of the client's is going on under this identifier.
     pub fn is_received(&self, packet_id: PacketId) -> bool {
-        self.received.contains_key(&packet_id)
+        self.exchanges.received.contains_key(&packet_id)
     }
 
     /// QoS 2 exchanges of the client's that are not released.
     pub fn unreleased(&self) -> usize {
-        self.received.len()
+        self.exchanges.received.len()
     }
 
     /// Forgets a received identifier, because its PUBREL came or because the message was refused. Whether it
     /// was there.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        self.received.remove(&packet_id).is_some()
+        self.is_received(packet_id) && self.exchanges.received.remove(&packet_id).is_some()
     }
 
     /// Handles PUBACK, PUBREC or PUBCOMP of the client's for what we sent it, and PUBREL for what it sent [MQTT-4.3.2],
@@ -259,7 +262,7 @@ impl Session {
             AckKind::PubComp => self.finish(packet_id, Phase::PubComp, report),
             // [MQTT-4.3.3-4]: an error in PUBREC ends the exchange.
             AckKind::PubRec if reason.is_error() => self.finish(packet_id, Phase::PubRec, report),
-            AckKind::PubRec => match self.window.get_mut(packet_id) {
+            AckKind::PubRec => match self.exchanges.window.get_mut(packet_id) {
                 Some(entry) if entry.phase != Phase::PubAck => {
                     if let Some(owner) = entry.row_owner(owner).filter(|_| entry.phase == Phase::PubRec) {
                         report.records.push(&Record::Released { owner, seq: entry.row });
@@ -301,7 +304,7 @@ impl Session {
             return None;
         }
         let wait_for = self.pump(committed, context, report);
-        let more = self.queue.is_ready() && self.window_is_open();
+        let more = self.exchanges.queue.is_ready() && self.window_is_open();
         let link = self.link.as_mut()?;
         link.scheduled = false;
         let batch = if link.outbox.is_empty() { Batch::default() } else { link.outbox.take() };
@@ -309,7 +312,8 @@ impl Session {
     }
 
     fn finish(&mut self, packet_id: PacketId, phase: Phase, report: &mut Report) -> Acknowledged {
-        match self.window.finish(packet_id, phase, self.owner()) {
+        let owner = self.owner();
+        match self.exchanges.window.finish(packet_id, phase, owner) {
             Some(Ended { was_pending, row }) => {
                 self.note_resent(was_pending);
                 if let Some((owner, row)) = row {
@@ -317,7 +321,7 @@ impl Session {
                 }
                 Acknowledged::Done
             }
-            None if self.window.get_mut(packet_id).is_some() => Acknowledged::Contradiction,
+            None if self.exchanges.window.get_mut(packet_id).is_some() => Acknowledged::Contradiction,
             None => Acknowledged::Unknown,
         }
     }
@@ -331,7 +335,9 @@ impl Session {
 
     /// Whether the window has room and the outbox is not full.
     fn window_is_open(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.to_resend == 0 && self.window.unfinished() < link.window)
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.to_resend == 0 && self.exchanges.window.unfinished() < link.window)
     }
 }
 

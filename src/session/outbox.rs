@@ -25,14 +25,21 @@ struct Reference {
 pub struct Outbox {
     /// Frames, and the heads of those whose payload is referenced.
     pub bytes: Vec<u8>,
+    /// Boxed, as few clients get any.
+    referenced: Option<Box<Referenced>>,
+}
+
+/// The payloads that are not copied.
+#[derive(Debug, Default)]
+struct Referenced {
     references: Vec<Reference>,
-    referenced: usize,
+    bytes: usize,
 }
 
 impl Outbox {
     /// Bytes waiting, referenced ones included.
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.referenced
+        self.bytes.len() + self.referenced.as_ref().map_or(0, |referenced| referenced.bytes)
     }
 
     /// Whether nothing waits.
@@ -45,8 +52,9 @@ impl Outbox {
         if message.payload().len() < REFERENCE_FROM {
             self.bytes.extend_from_slice(message.payload());
         } else {
-            self.referenced += message.payload().len();
-            self.references.push(Reference { position: self.bytes.len(), message: message.clone() });
+            let referenced = self.referenced.get_or_insert_default();
+            referenced.bytes += message.payload().len();
+            referenced.references.push(Reference { position: self.bytes.len(), message: message.clone() });
         }
     }
 
@@ -59,10 +67,10 @@ impl Outbox {
 
     /// Takes all that waits, and the buffer with it.
     pub fn take(&mut self) -> Batch {
-        self.referenced = 0;
+        let referenced = self.referenced.take();
         Batch {
             bytes: std::mem::take(&mut self.bytes),
-            references: std::mem::take(&mut self.references),
+            references: referenced.map_or_else(Vec::new, |referenced| referenced.references),
             next_reference: 0,
             position: 0,
             position_in_reference: 0,

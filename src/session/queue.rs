@@ -180,6 +180,11 @@ impl Queue {
         !self.waiting.is_empty()
     }
 
+    /// Whether some of it is in the store alone, or on its way from there.
+    pub fn is_in_store(&self) -> bool {
+        self.stored.is_some()
+    }
+
     /// Bytes waiting, in memory or not.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -48,7 +48,11 @@ impl Session {
         if let Some(kept) = &mut self.kept {
             kept.next_row = next_row;
         }
-        self.received = received.iter().map(|packet_id| (*packet_id, CommitSeq::default())).collect();
+        if rows.is_empty() && received.is_empty() {
+            return;
+        }
+        self.exchanges.received =
+            received.iter().map(|packet_id| (*packet_id, CommitSeq::default())).collect();
         let in_flight = rows.iter().filter_map(|row| {
             let (packet_id, phase, content) = match row.state {
                 RowState::Waiting => return None,
@@ -57,8 +61,8 @@ impl Session {
             };
             Some(InFlight { row: row.seq, ..InFlight::new(packet_id, phase, content) })
         });
-        self.window.restore(in_flight);
-        self.queue.restore(rows.iter().copied().filter(|row| row.state == RowState::Waiting));
+        self.exchanges.window.restore(in_flight);
+        self.exchanges.queue.restore(rows.iter().copied().filter(|row| row.state == RowState::Waiting));
     }
 
     /// What is to be fetched from the store now; the answer wakes this waker.
@@ -70,7 +74,7 @@ impl Session {
         if kept.fetch.is_none() && link.to_resend > 0 {
             let is_missing =
                 |entry: &&mut InFlight| entry.resend && matches!(entry.content, Content::Stored(_));
-            let missing = self.window.iter_mut().filter(is_missing);
+            let missing = self.exchanges.window.iter_mut().filter(is_missing);
             let mut rows: Vec<_> = missing.take(FETCHED_AT_ONCE).map(|entry| entry.row).collect();
             rows.sort_unstable();
             if !rows.is_empty() {
@@ -79,7 +83,10 @@ impl Session {
                 window = Some(fetch);
             }
         }
-        [window, self.queue.next_fetch(owner, &context.limits.queue, waker)]
+        if !self.exchanges.queue.is_in_store() {
+            return [window, None];
+        }
+        [window, self.exchanges.queue.next_fetch(owner, &context.limits.queue, waker)]
     }
 
     /// Takes in what the store has fetched meanwhile. What waits and is not to be kept is dropped; how many those
@@ -99,6 +106,7 @@ impl Session {
         if let Some(rows) = fetched {
             for row in rows {
                 let entry = self
+                    .exchanges
                     .window
                     .iter_mut()
                     .find(|entry| entry.row == row.seq && matches!(entry.content, Content::Stored(_)));
@@ -108,7 +116,7 @@ impl Session {
                     None => {
                         // It cannot be had, and so never be sent again: its identifier is free.
                         let (packet_id, phase) = (entry.packet_id, entry.phase);
-                        if let Some(ended) = self.window.finish(packet_id, phase, None) {
+                        if let Some(ended) = self.exchanges.window.finish(packet_id, phase, None) {
                             self.note_resent(ended.was_pending);
                         }
                         self.count_drop(DropReason::Unreadable, 1, report);
@@ -116,20 +124,26 @@ impl Session {
                 }
             }
         }
+        if !self.exchanges.queue.is_in_store() {
+            return 0;
+        }
         let owner = self.owner();
-        self.queue.take_fetched(waker, keep, &mut |row| report.done(owner, row))
+        self.exchanges.queue.take_fetched(waker, keep, &mut |row| report.done(owner, row))
     }
 
     /// Whether the window or the queue waits for the store to read.
     pub fn is_fetching(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.fetch.is_some()) || self.queue.is_fetching()
+        self.kept.as_ref().is_some_and(|kept| kept.fetch.is_some()) || self.exchanges.queue.is_fetching()
     }
 
     /// The client is away: messages that have a row need not be in memory.
     pub(super) fn leave_to_store(&mut self, timebase: &Timebase) {
         let Some(kept) = &mut self.kept else { return };
         kept.fetch = None;
-        for entry in self.window.iter_mut() {
+        if self.exchanges.window.is_empty() && self.exchanges.queue.is_empty() {
+            return;
+        }
+        for entry in self.exchanges.window.iter_mut() {
             let is_own = entry.group.is_none() || entry.phase != Phase::PubAck;
             if entry.row != RowSeq::default() && is_own {
                 let qos = match entry.phase {
@@ -140,7 +154,7 @@ impl Session {
                 entry.content = Content::Stored(qos);
             }
         }
-        self.queue.leave_to_store(timebase);
+        self.exchanges.queue.leave_to_store(timebase);
     }
 
     /// The number of the next row, if the store keeps any.

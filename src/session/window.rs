@@ -130,6 +130,11 @@ impl Default for Window {
 }
 
 impl Window {
+    /// Whether no identifier is in use.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Exchanges not finished yet.
     pub fn unfinished(&self) -> u16 {
         self.unfinished

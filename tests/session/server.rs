@@ -97,18 +97,16 @@ impl Server {
         let replaced = self.session.attach(Link {
             id,
             version: self.version,
-            peer: None,
             maximum_packet_size: if is_v5 { MAXIMUM_PACKET_SIZE as u32 } else { u32::MAX },
             window,
             aliases: (new.aliases > 0).then(|| Box::new(OutgoingAliases::new(new.aliases))),
             outbox: Outbox::default(),
-            unwritten: 0,
             waker: Waker::noop().clone(),
             scheduled: false,
             close: None,
             last_packet: now,
             silence_allowed: None,
-            blocked_since: None,
+            blocked: None,
             watched: false,
             to_resend: 0,
             gated: None,
@@ -299,7 +297,7 @@ impl Server {
         let Some(id) = self.link else { return };
         let mut room = room;
         let was_blocked = !self.writing.is_empty();
-        self.write(&mut room, out);
+        self.write(&mut room, out, now);
         // The task looks for more when what it could not write before is written.
         self.woken |= was_blocked && self.writing.is_empty();
         if !self.woken || !self.writing.is_empty() {
@@ -309,7 +307,7 @@ impl Server {
         let timebase = Timebase::now();
         let context = Context { limits: &LIMITS, now, timebase: &timebase };
         if let Some(link) = &mut self.session.link {
-            link.unwritten = 0;
+            link.note_unwritten(0, true, now);
         }
         let output = self.session.poll_output(id, CommitSeq::default(), context, &mut self.report).unwrap();
         // A task is not woken by its own poll.
@@ -319,15 +317,15 @@ impl Server {
         let bytes = bytes_of(output.batch);
         self.watch(&bytes, now);
         self.writing.extend(bytes);
-        self.write(&mut room, out);
+        self.write(&mut room, out, now);
     }
 
-    fn write(&mut self, room: &mut usize, out: &mut impl Extend<u8>) {
+    fn write(&mut self, room: &mut usize, out: &mut impl Extend<u8>, now: Instant) {
         let count = self.writing.len().min(*room);
         *room -= count;
         out.extend(self.writing.drain(..count));
         if let Some(link) = &mut self.session.link {
-            link.unwritten = self.writing.len();
+            link.note_unwritten(self.writing.len(), true, now);
         }
     }
 
