@@ -228,8 +228,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<bool, Failure> {
-        let Scratch { read, report } = scratch;
-        let mut batch = inbound::Batch { report, now, messages: allowance.messages };
+        let Scratch { read, report, run } = scratch;
+        let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
         if self.partial.len() > LARGE_PACKET {
             self.partial.extend_from_slice(read.get(..length).unwrap_or_default());
             let handled = self.handle_large(&mut batch)?;
@@ -277,7 +277,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<bool, Failure> {
-        let mut batch = inbound::Batch { report: &mut scratch.report, now, messages: allowance.messages };
+        let Scratch { report, run, .. } = scratch;
+        let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
         let handled = self.handle_large(&mut batch)?;
         let left = batch.messages;
         self.account(allowance, left, 0);

@@ -161,7 +161,8 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
         inbound.may_authenticate_again(&entrance.name);
     }
     let mut scratch = Scratch::take();
-    let mut batch = Batch { report: &mut scratch.report, now, messages: 0 };
+    let Scratch { report, run, .. } = &mut *scratch;
+    let mut batch = Batch { report, now, messages: 0, run };
     let connack = Packet::ConnAck(connack(entrance, &connect, &accepted, last_word.as_deref()));
     let sent = inbound.send(&connack, accepted.sequence, &mut batch);
     scratch.give_back();

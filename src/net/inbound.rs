@@ -77,6 +77,8 @@ pub struct Batch<'r> {
     pub now: Instant,
     /// PUBLISH packets that may still be handled.
     pub messages: usize,
+    /// Empty; the room that the next run takes.
+    pub run: &'r mut Vec<Incoming<'static>>,
 }
 
 /// The run that is being gathered.
@@ -189,10 +191,11 @@ impl Inbound {
     /// Why the connection is to end. All packets before the offending one have been handled.
     pub fn handle_bytes(&mut self, input: &[u8], batch: &mut Batch<'_>) -> Result<usize, Failure> {
         Permits::renew(&mut self.permits, &self.shared.broker, &self.handle);
-        let mut run = Gathering::default();
+        let mut run = Gathering { messages: renew(std::mem::take(batch.run)), ..Gathering::default() };
         let mut tally = Tally::default();
         let result = self.handle_packets(input, &mut run, &mut tally, batch);
         self.flush(&mut run, input, batch);
+        *batch.run = renew(run.messages);
         let counters = &self.shared.broker.counters;
         counters.add(Counter::BytesReceived, *result.as_ref().unwrap_or(&input.len()) as u64);
         counters.add(Counter::PacketsReceived, tally.packets);
@@ -701,7 +704,27 @@ impl<'a> Gathering<'a> {
     }
 }
 
+/// Empties a list and gives its room to messages of another read. Collecting in place keeps the allocation, as both
+/// have the same layout; otherwise each read would let a list grow from nothing.
+fn renew<'b>(mut messages: Vec<Incoming<'_>>) -> Vec<Incoming<'b>> {
+    messages.clear();
+    messages.into_iter().filter_map(|_| None).collect()
+}
+
 /// QoS 2 exchanges that are not released: no more than there are identifiers.
 fn unreleased(session: &Session) -> u16 {
     u16::try_from(session.unreleased()).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_messages_keeps_its_room() {
+        let list: Vec<Incoming<'_>> = Vec::with_capacity(100);
+        let place = list.as_ptr().addr();
+        let list: Vec<Incoming<'static>> = renew(list);
+        assert_eq!((list.capacity(), list.as_ptr().addr()), (100, place));
+    }
 }

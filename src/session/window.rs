@@ -165,12 +165,9 @@ impl Window {
         content: Content,
     ) -> Option<&mut InFlight> {
         let packet_id = self.free_packet_id()?;
-        self.disordered = match (self.entries.front(), self.entries.back()) {
-            (Some(front), Some(back)) => {
-                let span = distance(front.packet_id, back.packet_id);
-                self.disordered || distance(front.packet_id, packet_id) <= span
-            }
-            _ => false,
+        self.disordered = match self.entries.front() {
+            Some(front) => self.disordered || distance(front.packet_id, packet_id) <= self.span(),
+            None => false,
         };
         self.entries.push_back(InFlight { group, ..InFlight::new(packet_id, phase, content) });
         self.unfinished += 1;
@@ -259,6 +256,14 @@ impl Window {
         self.entries.get(found).filter(|entry| entry.phase != Phase::Finished).map(|_| found)
     }
 
+    /// Steps from the first entry's identifier to the last's.
+    fn span(&self) -> usize {
+        match (self.entries.front(), self.entries.back()) {
+            (Some(front), Some(back)) => distance(front.packet_id, back.packet_id),
+            _ => 0,
+        }
+    }
+
     /// Where an identifier stands. Usually the entries follow each other on the circle, mostly without a gap; only
     /// a turn past a straggler asks for a search of all.
     fn position(&self, packet_id: PacketId) -> Option<usize> {
@@ -266,6 +271,8 @@ impl Window {
         let guess = distance(front, packet_id);
         match self.entries.get(guess) {
             Some(entry) if entry.packet_id == packet_id => Some(guess),
+            // Usual for one that is about to be given out.
+            None if !self.disordered && guess > self.span() => None,
             _ if self.disordered => self.entries.iter().position(|entry| entry.packet_id == packet_id),
             _ => self.entries.binary_search_by_key(&guess, |entry| distance(front, entry.packet_id)).ok(),
         }
