@@ -315,7 +315,7 @@ impl Broker {
             waker: new.waker.clone(),
             scheduled: false,
             close: None,
-            last_packet: new.now,
+            last_packet: self.milliseconds(new.now),
             silence_allowed: NonZeroU32::new(u32::from(keep_alive) * 1_500),
             blocked: None,
             watched: false,

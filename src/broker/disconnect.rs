@@ -196,14 +196,15 @@ impl Broker {
         }
         let Some(link) = state.session.link.as_mut() else { return };
         let Some(allowed) = link.silence_allowed() else { return };
-        let due = link.last_packet + allowed;
-        if due <= now {
+        let silent = Duration::from_millis(self.milliseconds(now).wrapping_sub(link.last_packet).into());
+        let left = allowed.saturating_sub(silent);
+        if left.is_zero() {
             let waker = link.request_close(Close::KeepAliveTimeout);
             state.keep_alive = None;
             drop(state);
             waker.into_iter().for_each(std::task::Waker::wake);
         } else {
-            state.keep_alive = Some(self.add_deadline(due, Deadline::KeepAlive(weak)));
+            state.keep_alive = Some(self.add_deadline(now + left, Deadline::KeepAlive(weak)));
         }
     }
 

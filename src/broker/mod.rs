@@ -242,6 +242,12 @@ impl Broker {
         Context { limits: &self.settings.session, now, timebase: &self.timebase }
     }
 
+    /// A time as links remember it, which is all that they have room for: in milliseconds since the start, begun anew after
+    /// seven weeks. No keep alive is longer than a day and a half.
+    fn milliseconds(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_millis() as u32
+    }
+
     fn next_session_number(&self) -> SessionNumber {
         // Zero is the broker's own.
         SessionNumber(self.session_numbers.fetch_add(1, Ordering::Relaxed) + 1)

@@ -64,7 +64,7 @@ impl Broker {
         }
         let link = state.session.link.as_mut()?;
         if progress.heard {
-            link.last_packet = now;
+            link.last_packet = self.milliseconds(now);
         }
         link.note_unwritten(progress.unwritten, progress.wrote, now);
         if progress.unwritten > 0 && !std::mem::replace(&mut link.watched, true) {

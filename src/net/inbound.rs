@@ -56,8 +56,8 @@ pub struct Inbound {
     again: Option<Box<Again>>,
     /// What is owed to the client.
     pub acks: Acks,
-    /// How the client asked to be disconnected.
-    pub ending: Ending,
+    /// How the client asked to be disconnected, if it did.
+    pub ending: Option<Box<Ending>>,
 }
 
 /// What re-authentication needs.
@@ -151,7 +151,7 @@ impl Inbound {
             permits: None,
             again: None,
             acks: Acks::default(),
-            ending: Ending::Broken,
+            ending: None,
         }
     }
 
@@ -623,10 +623,10 @@ impl Inbound {
         if asks_for_expiry && self.handle.lock().session.lifetime == Lifetime::Connection {
             return Failure::SessionExpiryInterval;
         }
-        self.ending = Ending::Disconnect {
+        self.ending = Some(Box::new(Ending::Disconnect {
             discard_will: packet.reason == ReasonCode::Success,
             session_expiry_interval: packet.session_expiry_interval,
-        };
+        }));
         match packet.reason {
             ReasonCode::Success => Failure::Disconnected,
             reason => Failure::DisconnectedWith(reason),

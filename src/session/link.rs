@@ -55,8 +55,9 @@ pub struct Link {
     pub scheduled: bool,
     /// The connection is to end.
     pub close: Option<Close>,
-    /// When a packet last came in, or the connection was made.
-    pub last_packet: Instant,
+    /// When a packet last came in, or the connection was made: in milliseconds of a clock of the caller's that may begin
+    /// anew.
+    pub last_packet: u32,
     /// How long nothing may come in, in milliseconds: one and a half times the Keep Alive.
     pub silence_allowed: Option<NonZeroU32>,
     /// What its socket has not taken yet, if there is something.

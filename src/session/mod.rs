@@ -106,8 +106,8 @@ pub struct Output {
 /// See the module.
 #[derive(Debug)]
 pub struct Session {
-    /// The live connection.
-    pub link: Option<Link>,
+    /// The live connection. In an allocation of its own: a session without one has no room for it.
+    pub link: Option<Box<Link>>,
     /// How long it outlives its connection.
     pub lifetime: Lifetime,
     /// What there is to know if the store keeps what is the session's.
@@ -133,16 +133,16 @@ impl Session {
 
     /// Gives the session its connection. What is in flight from before is sent again by the next
     /// [`Session::poll_output`]. Returns the link it replaces, if another connection had the session.
-    pub fn attach(&mut self, mut link: Link) -> Option<Link> {
+    pub fn attach(&mut self, mut link: Link) -> Option<Box<Link>> {
         if !self.exchanges.window.is_empty() {
             self.exchanges.window.iter_mut().for_each(|entry| entry.resend = true);
         }
         link.to_resend = self.exchanges.window.unfinished();
-        self.link.replace(link)
+        self.link.replace(Box::new(link))
     }
 
     /// Takes the link away if it still is this connection's. What the store keeps is left to it.
-    pub fn detach(&mut self, id: LinkId, timebase: &Timebase) -> Option<Link> {
+    pub fn detach(&mut self, id: LinkId, timebase: &Timebase) -> Option<Box<Link>> {
         if !self.is_attached(id) {
             return None;
         }

@@ -104,7 +104,7 @@ impl Server {
             waker: Waker::noop().clone(),
             scheduled: false,
             close: None,
-            last_packet: now,
+            last_packet: 0,
             silence_allowed: None,
             blocked: None,
             watched: false,
@@ -128,7 +128,7 @@ impl Server {
     }
 
     /// What was in the outbox when the connection ended was sent as far as the session can know.
-    fn watch_the_rest(&mut self, link: Option<Link>, now: Instant) {
+    fn watch_the_rest(&mut self, link: Option<Box<Link>>, now: Instant) {
         if let Some(mut link) = link {
             self.watch(&bytes_of(link.outbox.take()), now);
         }
