@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::bans::Offence;
 use super::connection::{Connection, Parts};
-use super::entrance::Entrance;
+use super::entrance::{Entrance, Transport};
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::login::{Known, login};
@@ -203,6 +203,11 @@ pub async fn end<S: AsyncRead + AsyncWrite + Unpin>(
     let ending = ending.map_or(Ending::Broken, |ending| *ending);
     shared.broker.disconnect(&handle, link, ending, now);
     drop(handle);
+    // A client that has said goodbye sends nothing more [MQTT-3.14.4-1], so no input is left unread that would make the
+    // socket's end an abrupt one. What the socket still has for it is sent all the same.
+    if matches!(failure, Failure::Disconnected) && matches!(entrance.transport, Transport::Plain) {
+        return;
+    }
     say_goodbye(&mut stream, &failure, version, true).await;
 }
 

@@ -9,7 +9,7 @@ use super::frames::{Properties, Source, is_v5, write};
 use super::outbox::REFERENCE_FROM;
 use super::queue::{Pushed, Queued};
 use super::report::{NewRow, Report};
-use super::window::{Content, GroupNumber};
+use super::window::{Content, Details, GroupNumber};
 use super::{AckKind, Context, Phase, QoS, Session, first_phase};
 use crate::codec::{PacketId, PublishHeader, ReasonCode, encode_acknowledgement};
 use crate::message::{Expiry, Message, Run};
@@ -296,20 +296,21 @@ impl Session {
             return None;
         }
         let qos = if phase == Phase::PubAck { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-        // The window has room, so an identifier is free.
-        let entry = self.exchanges.window.send(phase, terms.group, content)?;
-        entry.row = row;
-        let packet_id = entry.packet_id;
         // A crash must neither send a QoS 2 message under two identifiers nor give it to two members of a group.
         let must_wait =
             qos == QoS::ExactlyOnce && (row != RowSeq::default() || terms.group_row != RowSeq::default());
-        if must_wait {
+        let gate = if must_wait {
             debug_assert_ne!(report.sequence, CommitSeq::default(), "a sequence was reserved");
-            entry.gate = report.sequence;
-        }
+            report.sequence
+        } else {
+            CommitSeq::default()
+        };
         // What comes behind keeps its place.
-        if must_wait || link.gated.is_some() {
-            entry.sent = false;
+        let waits = must_wait || link.gated.is_some();
+        let details = Details { group: terms.group, row, gate, content };
+        // The window has room, so an identifier is free.
+        let packet_id = self.exchanges.window.send(phase, !waits, details)?;
+        if waits {
             link.gated.get_or_insert_default().push_back(packet_id);
             return Some(packet_id);
         }
@@ -362,26 +363,27 @@ impl Session {
             .saturating_sub(u32::from(self.exchanges.window.unfinished()));
         let mut too_large = Vec::new();
         let mut wait_for = None;
-        for entry in self.exchanges.window.iter_mut().filter(|entry| entry.resend) {
+        for entry in self.exchanges.window.iter_mut().filter(|entry| entry.in_flight.resend) {
             if room == 0 {
                 break;
             }
-            if entry.gate > committed {
-                wait_for = Some(entry.gate);
+            if entry.gate() > committed {
+                wait_for = Some(entry.gate());
                 break;
             }
-            match &entry.content {
-                Content::Message(queued) if entry.phase != Phase::PubComp => {
+            let (packet_id, phase) = (entry.in_flight.packet_id, entry.in_flight.phase);
+            match entry.content() {
+                Content::Message(queued) if phase != Phase::PubComp => {
                     let source = Source::Kept(&queued.message);
                     let properties = Properties::of(source, queued.identifiers.as_ref(), context);
                     if !properties.fit(link, source, true) {
-                        too_large.push((entry.packet_id, entry.phase));
+                        too_large.push((packet_id, phase));
                     } else {
                         let header = PublishHeader {
-                            dup: entry.sent,
+                            dup: entry.in_flight.sent,
                             qos: queued.qos,
                             retain: queued.retain,
-                            packet_id: Some(entry.packet_id),
+                            packet_id: Some(packet_id),
                         };
                         write(link, source, header, &properties, false);
                         room -= 1;
@@ -390,22 +392,16 @@ impl Session {
                     }
                 }
                 // It goes on when the store has read it.
-                Content::Stored(_) if entry.phase != Phase::PubComp => break,
+                Content::Stored(_) if phase != Phase::PubComp => break,
                 Content::Message(_) | Content::Stored(_) | Content::Nothing => {
                     room -= 1;
                     report.packets_sent += 1;
                     let (version, bytes) = (link.version, &mut link.outbox.bytes);
-                    encode_acknowledgement(
-                        bytes,
-                        version,
-                        AckKind::PubRel,
-                        entry.packet_id,
-                        ReasonCode::Success,
-                    );
+                    encode_acknowledgement(bytes, version, AckKind::PubRel, packet_id, ReasonCode::Success);
                 }
             }
-            entry.resend = false;
-            entry.sent = true;
+            entry.in_flight.resend = false;
+            entry.in_flight.sent = true;
             link.to_resend -= 1;
         }
         for (packet_id, phase) in too_large {
@@ -429,22 +425,22 @@ impl Session {
         let link = self.link.as_mut()?;
         let mut gated = link.gated.take()?;
         while let Some(packet_id) = gated.front() {
-            let entry = self.exchanges.window.get_mut(*packet_id).filter(|entry| !entry.sent);
+            let entry = self.exchanges.window.get_mut(*packet_id).filter(|entry| !entry.in_flight.sent);
             if let Some(entry) = entry {
-                if entry.gate > committed {
-                    let gate = entry.gate;
+                let gate = entry.gate();
+                if gate > committed {
                     link.gated = Some(gated);
                     return Some(gate);
                 }
-                entry.sent = true;
-                if let Content::Message(queued) = &entry.content {
+                entry.in_flight.sent = true;
+                if let Content::Message(queued) = entry.content() {
                     let source = Source::Kept(&queued.message);
                     let properties = Properties::of(source, queued.identifiers.as_ref(), context);
                     let header = PublishHeader {
                         dup: false,
                         qos: queued.qos,
                         retain: queued.retain,
-                        packet_id: Some(entry.packet_id),
+                        packet_id: Some(*packet_id),
                     };
                     link.outbox.begin(&mut report.buffers);
                     write(link, source, header, &properties, Arc::strong_count(&queued.message) > 2);

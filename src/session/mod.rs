@@ -36,7 +36,7 @@ pub use link::{Close, Link, LinkId};
 pub use outbox::{Batch, BufferPool, Outbox};
 pub use queue::{Pushed, Queue, QueueBudget, QueueLimits, Queued};
 pub use report::{NewRow, Report};
-pub use window::{Content, Ended, GroupNumber, InFlight, Phase, Window};
+pub use window::{Content, Details, Ended, Entry, GroupNumber, InFlight, Phase, Window};
 
 use crate::codec::{AckKind, PacketId, QoS, ReasonCode};
 use crate::message::Message;
@@ -135,7 +135,7 @@ impl Session {
     /// [`Session::poll_output`]. Returns the link it replaces, if another connection had the session.
     pub fn attach(&mut self, mut link: Link) -> Option<Box<Link>> {
         if !self.exchanges.window.is_empty() {
-            self.exchanges.window.iter_mut().for_each(|entry| entry.resend = true);
+            self.exchanges.window.iter_mut().for_each(|entry| entry.in_flight.resend = true);
         }
         link.to_resend = self.exchanges.window.unfinished();
         self.link.replace(Box::new(link))
@@ -169,17 +169,18 @@ impl Session {
         let taken = self
             .exchanges
             .window
-            .extract(|entry| entry.group.is_some_and(&is_member) && entry.phase == Phase::PubAck);
+            .extract(|entry| entry.group().is_some_and(&is_member) && entry.in_flight.phase == Phase::PubAck);
         if let Some(link) = &mut self.link {
             // No more than are unfinished, which 16 bits count.
-            link.to_resend = self.exchanges.window.iter_mut().filter(|entry| entry.resend).count() as u16;
+            link.to_resend =
+                self.exchanges.window.iter_mut().filter(|entry| entry.in_flight.resend).count() as u16;
         }
         let message = |content| match content {
             Content::Message(queued) => Some(queued),
             // A group's messages stay in memory.
             Content::Nothing | Content::Stored(_) => None,
         };
-        taken.into_iter().filter_map(|entry| Some((entry.group?, message(entry.content)?))).collect()
+        taken.into_iter().filter_map(|details| Some((details.group?, message(details.content)?))).collect()
     }
 
     /// Messages in flight to the client.
@@ -263,15 +264,18 @@ impl Session {
             // [MQTT-4.3.3-4]: an error in PUBREC ends the exchange.
             AckKind::PubRec if reason.is_error() => self.finish(packet_id, Phase::PubRec, report),
             AckKind::PubRec => match self.exchanges.window.get_mut(packet_id) {
-                Some(entry) if entry.phase != Phase::PubAck => {
-                    if let Some(owner) = entry.row_owner(owner).filter(|_| entry.phase == Phase::PubRec) {
-                        report.records.push(&Record::Released { owner, seq: entry.row });
-                        // Also when it is sent again.
-                        entry.gate = report.sequence;
+                Some(mut entry) if entry.in_flight.phase != Phase::PubAck => {
+                    let is_first = entry.in_flight.phase == Phase::PubRec;
+                    if let Some(owner) = entry.row_owner(owner).filter(|_| is_first) {
+                        report.records.push(&Record::Released { owner, seq: entry.row() });
+                        if let Some(details) = &mut entry.details {
+                            // Also when it is sent again.
+                            details.gate = report.sequence;
+                        }
                     }
-                    entry.phase = Phase::PubComp;
-                    entry.content = Content::Nothing;
-                    let resent = std::mem::take(&mut entry.resend);
+                    entry.in_flight.phase = Phase::PubComp;
+                    entry.set_content(Content::Nothing);
+                    let resent = std::mem::take(&mut entry.in_flight.resend);
                     self.note_resent(resent);
                     Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::Success)
                 }

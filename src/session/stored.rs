@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::window::{Content, InFlight};
+use super::window::{Content, Details, Entry};
 use super::{Context, DropReason, Phase, Queued, Report, Session, first_phase};
 use crate::codec::{PacketId, QoS};
 use crate::message::Message;
@@ -59,7 +59,7 @@ impl Session {
                 RowState::Sent(packet_id) => (packet_id, first_phase(row.qos)?, Content::Stored(row.qos)),
                 RowState::Released(packet_id) => (packet_id, Phase::PubComp, Content::Nothing),
             };
-            Some(InFlight { row: row.seq, ..InFlight::new(packet_id, phase, content) })
+            Some((packet_id, phase, Details { row: row.seq, content, ..Details::default() }))
         });
         self.exchanges.window.restore(in_flight);
         self.exchanges.queue.restore(rows.iter().copied().filter(|row| row.state == RowState::Waiting));
@@ -72,10 +72,9 @@ impl Session {
         let owner = kept.owner;
         let mut window = None;
         if kept.fetch.is_none() && link.to_resend > 0 {
-            let is_missing =
-                |entry: &&mut InFlight| entry.resend && matches!(entry.content, Content::Stored(_));
+            let is_missing = |entry: &Entry<'_>| entry.in_flight.resend && entry.is_stored();
             let missing = self.exchanges.window.iter_mut().filter(is_missing);
-            let mut rows: Vec<_> = missing.take(FETCHED_AT_ONCE).map(|entry| entry.row).collect();
+            let mut rows: Vec<_> = missing.take(FETCHED_AT_ONCE).map(|entry| entry.row()).collect();
             rows.sort_unstable();
             if !rows.is_empty() {
                 let fetch = Fetch::new(owner, rows, waker.clone());
@@ -109,13 +108,13 @@ impl Session {
                     .exchanges
                     .window
                     .iter_mut()
-                    .find(|entry| entry.row == row.seq && matches!(entry.content, Content::Stored(_)));
-                let Some(entry) = entry else { continue };
+                    .find(|entry| entry.row() == row.seq && entry.is_stored());
+                let Some(mut entry) = entry else { continue };
                 match row.content {
-                    Some(content) => entry.content = Content::Message(Queued::of_row(row.seq, content)),
+                    Some(content) => entry.set_content(Content::Message(Queued::of_row(row.seq, content))),
                     None => {
                         // It cannot be had, and so never be sent again: its identifier is free.
-                        let (packet_id, phase) = (entry.packet_id, entry.phase);
+                        let (packet_id, phase) = (entry.in_flight.packet_id, entry.in_flight.phase);
                         if let Some(ended) = self.exchanges.window.finish(packet_id, phase, None) {
                             self.note_resent(ended.was_pending);
                         }
@@ -143,15 +142,15 @@ impl Session {
         if self.exchanges.window.is_empty() && self.exchanges.queue.is_empty() {
             return;
         }
-        for entry in self.exchanges.window.iter_mut() {
-            let is_own = entry.group.is_none() || entry.phase != Phase::PubAck;
-            if entry.row != RowSeq::default() && is_own {
-                let qos = match entry.phase {
+        for mut entry in self.exchanges.window.iter_mut() {
+            let is_own = entry.group().is_none() || entry.in_flight.phase != Phase::PubAck;
+            if entry.row() != RowSeq::default() && is_own {
+                let qos = match entry.in_flight.phase {
                     Phase::PubAck => QoS::AtLeastOnce,
                     Phase::PubRec => QoS::ExactlyOnce,
                     Phase::PubComp | Phase::Finished => continue,
                 };
-                entry.content = Content::Stored(qos);
+                entry.set_content(Content::Stored(qos));
             }
         }
         self.exchanges.queue.leave_to_store(timebase);

@@ -45,9 +45,10 @@ impl GroupNumber {
 }
 
 /// What is to be sent again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Content {
     /// Nothing: the session ends with the connection, or PUBREC has come.
+    #[default]
     Nothing,
     /// This message.
     Message(Queued),
@@ -55,19 +56,24 @@ pub enum Content {
     Stored(QoS),
 }
 
-/// One PUBLISH in flight.
+/// One PUBLISH in flight: what is remembered of every one, in as few bytes as can be.
 #[derive(Debug)]
 pub struct InFlight {
     /// Its identifier.
     pub packet_id: PacketId,
     /// How far its exchange is.
     pub phase: Phase,
-    /// The shared group whose message it is.
-    pub group: Option<GroupNumber>,
     /// It is from before this connection and has not been sent on it yet.
     pub resend: bool,
     /// It was sent, on this connection or an earlier one.
     pub sent: bool,
+}
+
+/// What is remembered beside of a message that outlives the connection, or came through a shared group.
+#[derive(Debug, Default)]
+pub struct Details {
+    /// The shared group whose message it is.
+    pub group: Option<GroupNumber>,
     /// Its row in the store, the group's or else the session's; zero: none.
     pub row: RowSeq,
     /// What must be committed before it may be sent.
@@ -76,29 +82,67 @@ pub struct InFlight {
     pub content: Content,
 }
 
-impl InFlight {
-    /// A PUBLISH that is about to be sent.
-    pub fn new(packet_id: PacketId, phase: Phase, content: Content) -> Self {
-        Self {
-            packet_id,
-            phase,
-            group: None,
-            resend: false,
-            sent: true,
-            row: RowSeq::default(),
-            gate: CommitSeq::default(),
-            content,
+impl Details {
+    /// Whether there is nothing to remember.
+    fn is_empty(&self) -> bool {
+        self.group.is_none()
+            && self.row == RowSeq::default()
+            && self.gate == CommitSeq::default()
+            && matches!(self.content, Content::Nothing)
+    }
+}
+
+/// An entry of the window.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// What every entry has.
+    pub in_flight: &'a mut InFlight,
+    /// What this one may have.
+    pub details: Option<&'a mut Details>,
+}
+
+impl Entry<'_> {
+    /// Its row in the store; zero: none.
+    pub fn row(&self) -> RowSeq {
+        self.details.as_ref().map_or(RowSeq::default(), |details| details.row)
+    }
+
+    /// The shared group whose message it is.
+    pub fn group(&self) -> Option<GroupNumber> {
+        self.details.as_ref().and_then(|details| details.group)
+    }
+
+    /// What must be committed before it may be sent.
+    pub fn gate(&self) -> CommitSeq {
+        self.details.as_ref().map_or(CommitSeq::default(), |details| details.gate)
+    }
+
+    /// What to send again.
+    pub fn content(&self) -> &Content {
+        static NOTHING: Content = Content::Nothing;
+        self.details.as_ref().map_or(&NOTHING, |details| &details.content)
+    }
+
+    /// Whether the message that is to be sent again is in the store alone.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.content(), Content::Stored(_))
+    }
+
+    /// Replaces what is to be sent again.
+    pub fn set_content(&mut self, content: Content) {
+        if let Some(details) = &mut self.details {
+            details.content = content;
         }
     }
 
     /// Whose its row is, if it has one: with QoS 1 the group's, which gives the message to another member when the
     /// connection breaks; else the session's.
     pub fn row_owner(&self, session: Option<Owner>) -> Option<Owner> {
-        if self.row == RowSeq::default() {
+        if self.row() == RowSeq::default() {
             return None;
         }
-        match self.group {
-            Some(group) if self.phase == Phase::PubAck => Some(group.owner()),
+        match self.group() {
+            Some(group) if self.in_flight.phase == Phase::PubAck => Some(group.owner()),
             Some(_) | None => session,
         }
     }
@@ -117,6 +161,8 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Window {
     entries: VecDeque<InFlight>,
+    /// Of each entry, at the same place; empty as long as no entry has any.
+    details: VecDeque<Details>,
     next: u16,
     unfinished: u16,
     /// Identifiers were given out past one that is still in use, so the entries are not in the circle's order.
@@ -125,7 +171,7 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), next: 1, unfinished: 0, disordered: false }
+        Self { entries: VecDeque::new(), details: VecDeque::new(), next: 1, unfinished: 0, disordered: false }
     }
 }
 
@@ -142,95 +188,103 @@ impl Window {
 
     /// Fills an empty window with what was in flight when the store was closed, in the order of sending. An identifier
     /// that is there already is not added.
-    pub fn restore(&mut self, entries: impl Iterator<Item = InFlight>) {
+    pub fn restore(&mut self, entries: impl Iterator<Item = (PacketId, Phase, Details)>) {
         let mut known = BTreeSet::new();
-        for entry in entries.filter(|entry| entry.phase != Phase::Finished) {
-            if !known.insert(entry.packet_id) {
+        for (packet_id, phase, details) in entries {
+            if !known.insert(packet_id) {
                 continue;
             }
-            self.next = entry.packet_id.get().checked_add(1).unwrap_or(1);
+            self.next = packet_id.get().checked_add(1).unwrap_or(1);
             // Their identifiers may have been given out by several connections.
             self.disordered = true;
-            self.unfinished += 1;
-            self.entries.push_back(entry);
+            self.push(InFlight { packet_id, phase, resend: false, sent: true }, details);
         }
     }
 
-    /// Takes an identifier and remembers what goes out under it. `None` if every identifier is in use, which
-    /// a Receive Maximum of 65,535 permits.
-    pub fn send(
-        &mut self,
-        phase: Phase,
-        group: Option<GroupNumber>,
-        content: Content,
-    ) -> Option<&mut InFlight> {
+    /// Takes an identifier and remembers what goes out under it; or what is to go out, if it is not `sent` now. `None` if
+    /// every identifier is in use, which a Receive Maximum of 65,535 permits.
+    pub fn send(&mut self, phase: Phase, sent: bool, details: Details) -> Option<PacketId> {
         let packet_id = self.free_packet_id()?;
         self.disordered = match self.entries.front() {
             Some(front) => self.disordered || distance(front.packet_id, packet_id) <= self.span(),
             None => false,
         };
-        self.entries.push_back(InFlight { group, ..InFlight::new(packet_id, phase, content) });
+        self.push(InFlight { packet_id, phase, resend: false, sent }, details);
+        Some(packet_id)
+    }
+
+    fn push(&mut self, in_flight: InFlight, details: Details) {
+        if !self.details.is_empty() || !details.is_empty() {
+            // Those before it had none.
+            self.details.resize_with(self.entries.len(), Details::default);
+            self.details.push_back(details);
+        }
+        self.entries.push_back(in_flight);
         self.unfinished += 1;
-        self.entries.back_mut()
     }
 
     /// The entry of an identifier that is not finished.
-    pub fn get_mut(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
+    pub fn get_mut(&mut self, packet_id: PacketId) -> Option<Entry<'_>> {
         let index = self.index_of(packet_id)?;
-        self.entries.get_mut(index)
+        Some(Entry { in_flight: self.entries.get_mut(index)?, details: self.details.get_mut(index) })
     }
 
     /// Ends the exchange of an identifier if it is in this phase, and gives the slot back. `session` is the owner of the
     /// session's rows.
     pub fn finish(&mut self, packet_id: PacketId, phase: Phase, session: Option<Owner>) -> Option<Ended> {
-        let index = self.index_of(packet_id)?;
-        let entry = self.entries.get_mut(index).filter(|entry| entry.phase == phase)?;
-        let row = entry.row_owner(session).map(|owner| (owner, entry.row));
-        let ended = Ended { was_pending: entry.resend, row };
-        entry.phase = Phase::Finished;
-        entry.content = Content::Nothing;
+        let mut entry = self.get_mut(packet_id).filter(|entry| entry.in_flight.phase == phase)?;
+        let row = entry.row_owner(session).map(|owner| (owner, entry.row()));
+        let ended = Ended { was_pending: entry.in_flight.resend, row };
+        entry.in_flight.phase = Phase::Finished;
+        entry.set_content(Content::Nothing);
         self.unfinished -= 1;
         while self.entries.front().is_some_and(|entry| entry.phase == Phase::Finished) {
             self.entries.pop_front();
+            self.details.pop_front();
         }
         if self.entries.len() > 32 && usize::from(self.unfinished) * 2 < self.entries.len() {
-            self.entries.retain(|entry| entry.phase != Phase::Finished);
-        }
-        if self.entries.is_empty() && self.entries.capacity() > 256 {
-            self.entries = VecDeque::new();
+            self.drop_finished();
         }
         if self.entries.is_empty() {
             self.disordered = false;
+            if self.entries.capacity() > 1_024 || self.details.capacity() > 256 {
+                (self.entries, self.details) = Default::default();
+            }
         }
         Some(ended)
     }
 
     /// The unfinished entries in the order they were sent, for redelivery.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut InFlight> {
-        self.entries.iter_mut().filter(|entry| entry.phase != Phase::Finished)
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = Entry<'_>> {
+        let mut details = self.details.iter_mut();
+        let entries =
+            self.entries.iter_mut().map(move |in_flight| Entry { in_flight, details: details.next() });
+        entries.filter(|entry| entry.in_flight.phase != Phase::Finished)
     }
 
     /// Takes out the unfinished entries that `select` picks, in order; their slots are free again.
-    pub fn extract(&mut self, mut select: impl FnMut(&InFlight) -> bool) -> Vec<InFlight> {
+    pub fn extract(&mut self, mut select: impl FnMut(&Entry<'_>) -> bool) -> Vec<Details> {
         let mut taken = Vec::new();
-        let entries = std::mem::take(&mut self.entries);
-        for entry in entries {
-            if entry.phase == Phase::Finished {
-                continue;
-            }
+        for mut entry in self.iter_mut() {
             if select(&entry) {
-                self.unfinished -= 1;
-                taken.push(entry);
-            } else {
-                self.entries.push_back(entry);
+                entry.in_flight.phase = Phase::Finished;
+                taken.extend(entry.details.as_mut().map(|details| std::mem::take(*details)));
             }
         }
+        self.drop_finished();
+        self.unfinished = self.entries.len() as u16;
         taken
+    }
+
+    fn drop_finished(&mut self) {
+        let mut entries = self.entries.iter();
+        self.details.retain(|_| entries.next().is_none_or(|entry| entry.phase != Phase::Finished));
+        self.entries.retain(|entry| entry.phase != Phase::Finished);
     }
 
     fn free_packet_id(&mut self) -> Option<PacketId> {
         if self.entries.len() >= usize::from(u16::MAX) {
-            self.entries.retain(|entry| entry.phase != Phase::Finished);
+            self.drop_finished();
             if self.entries.len() >= usize::from(u16::MAX) {
                 return None;
             }
@@ -290,7 +344,7 @@ mod tests {
     use super::*;
 
     fn send(window: &mut Window) -> PacketId {
-        window.send(Phase::PubAck, None, Content::Nothing).unwrap().packet_id
+        window.send(Phase::PubAck, true, Details::default()).unwrap()
     }
 
     #[test]
@@ -326,7 +380,7 @@ mod tests {
     fn all_identifiers_can_be_in_flight_and_then_none_is_left() {
         let mut window = Window::default();
         let ids: Vec<_> = (0..65_535).map(|_| send(&mut window)).collect();
-        assert!(window.send(Phase::PubAck, None, Content::Nothing).is_none());
+        assert!(window.send(Phase::PubAck, true, Details::default()).is_none());
         assert!(window.finish(ids[40_000], Phase::PubAck, None).is_some());
         assert_eq!(send(&mut window), ids[40_000]);
     }
@@ -349,9 +403,37 @@ mod tests {
         for id in ids.iter().skip(1).step_by(2) {
             assert!(window.finish(*id, Phase::PubAck, None).is_some());
         }
-        let left: Vec<_> = window.iter_mut().map(|entry| entry.packet_id).collect();
+        let left: Vec<_> = window.iter_mut().map(|entry| entry.in_flight.packet_id).collect();
         let expected: Vec<_> = ids.iter().step_by(2).copied().collect();
         assert_eq!(left, expected);
         assert_eq!(usize::from(window.unfinished()), expected.len());
+    }
+
+    #[test]
+    fn details_stay_with_their_entry() {
+        let mut window = Window::default();
+        let with_row = |row| Details { row: RowSeq(row), ..Details::default() };
+        let mut expected = Vec::new();
+        for number in 0..200_u64 {
+            let row = if number % 3 == 2 { number } else { 0 };
+            let packet_id = window.send(Phase::PubAck, true, with_row(row)).unwrap();
+            expected.push((packet_id, RowSeq(row)));
+        }
+        // Out of order, then from the front, then by choice.
+        for index in (0..200).filter(|index| index % 7 > 1).chain((0..40).filter(|index| index % 7 <= 1)) {
+            let ended = window.finish(expected[index].0, Phase::PubAck, Some(Owner(1))).unwrap();
+            assert_eq!(ended.row.map_or(RowSeq(0), |(_, row)| row), expected[index].1);
+        }
+        let extracted = window.extract(|entry| entry.row().0 > 150);
+        let left: Vec<_> = window.iter_mut().map(|entry| (entry.in_flight.packet_id, entry.row())).collect();
+        let is_left = |index: &usize| *index >= 40 && index % 7 <= 1;
+        let unfinished: Vec<_> = (0..200).filter(is_left).map(|index| expected[index]).collect();
+        let (taken, stay): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|(_, row)| row.0 > 150);
+        assert_eq!(left, stay);
+        assert_eq!(
+            extracted.iter().map(|details| details.row).collect::<Vec<_>>(),
+            taken.iter().map(|(_, row)| *row).collect::<Vec<_>>()
+        );
+        assert_eq!(usize::from(window.unfinished()), stay.len());
     }
 }
