@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use super::frames::{Properties, Source, is_v5, write};
+use super::frames::{Properties, Source, copy_frame, is_v5, write};
 use super::outbox::REFERENCE_FROM;
 use super::queue::{Pushed, Queued};
 use super::report::{NewRow, Report};
 use super::window::{Content, Details, GroupNumber};
 use super::{AckKind, Context, Phase, QoS, Session, first_phase};
 use crate::codec::{PacketId, PublishHeader, ReasonCode, encode_acknowledgement};
-use crate::message::{Expiry, Message, Run};
+use crate::message::{Expiry, Incoming, Message, Run};
 use crate::store::{CommitSeq, RowSeq, RowState};
 
 /// Why a message was dropped for one session.
@@ -79,10 +79,13 @@ impl Session {
     /// Delivers a run of messages, each at the lower of its QoS and the granted one [MQTT-3.8.4-8].
     pub fn deliver(&mut self, run: &Run<'_>, terms: &Terms<'_>, context: Context<'_>, report: &mut Report) {
         if !self.deliver_plain(run, terms, context, report) {
+            let is_passed_on = self.passes_on(run, terms);
             for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
                 let retain = incoming.publish.retain && terms.retain_as_published;
                 let qos = incoming.publish.qos.min(terms.qos);
-                self.deliver_one(Source::Live(run, incoming), qos, retain, terms, context, report);
+                if !is_passed_on || !self.pass_on(incoming, qos, retain, context, report) {
+                    self.deliver_one(Source::Live(run, incoming), qos, retain, terms, context, report);
+                }
             }
         }
         self.after_delivery(context, report);
@@ -163,6 +166,51 @@ impl Session {
             report.sent_bytes += run.payload_bytes as u64;
         }
         as_it_is
+    }
+
+    /// Whether messages of a run go to this client as they came, but for flags and identifier, and nothing is remembered of
+    /// them: asked once a run, as most of them do.
+    fn passes_on(&self, run: &Run<'_>, terms: &Terms<'_>) -> bool {
+        let Some(link) = &self.link else { return false };
+        is_v5(link.version) == is_v5(run.version)
+            && terms.identifiers.is_none()
+            && terms.group.is_none()
+            && link.aliases.is_none()
+            && link.gated.is_none()
+            && run.longest_frame <= link.maximum_packet_size as usize
+            && !(terms.several && run.longest_frame >= REFERENCE_FROM)
+            && !self.is_persistent()
+            && !self.is_kept()
+    }
+
+    /// Sends a message with QoS 1 or 2 of such a run, if it is one and can leave at once.
+    fn pass_on(
+        &mut self,
+        incoming: &Incoming<'_>,
+        qos: QoS,
+        retain: bool,
+        context: Context<'_>,
+        report: &mut Report,
+    ) -> bool {
+        let publish = &incoming.publish;
+        let is_unchanged = qos == publish.qos
+            && publish.properties.topic_alias.is_none()
+            && !publish.properties.needs_filtering;
+        let (Some(phase), true, true) = (first_phase(qos), is_unchanged, self.has_room()) else {
+            return false;
+        };
+        let Some(link) = self.link.as_mut().filter(|link| link.pending() < context.limits.outbox_hard) else {
+            return false;
+        };
+        let Some(packet_id) = self.exchanges.window.send(phase, true, Details::default()) else {
+            return false;
+        };
+        link.outbox.begin(&mut report.buffers);
+        let header = PublishHeader { dup: false, qos, retain, packet_id: Some(packet_id) };
+        copy_frame(&mut link.outbox.bytes, incoming, header);
+        report.sent += 1;
+        report.sent_bytes += publish.payload.len() as u64;
+        true
     }
 
     fn deliver_one(

@@ -3,9 +3,10 @@
 //!
 //! Owner: [`super::Session`]. What always holds: reading makes nothing, and what is not there reads as empty.
 
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock};
+
+use hashbrown::HashMap;
 
 use super::deliver::DropReason;
 use super::queue::{Queue, QueueBudget};
@@ -21,7 +22,7 @@ pub(super) struct Exchanges {
     /// What waits for the window.
     pub queue: Queue,
     /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10], and what commits that they were.
-    pub received: BTreeMap<PacketId, CommitSeq>,
+    pub received: HashMap<PacketId, CommitSeq>,
     /// Messages dropped, by [`DropReason`], with QoS 0 as well.
     pub drops: [u32; DropReason::COUNT],
 }
@@ -31,7 +32,7 @@ impl Exchanges {
         Self {
             window: Window::default(),
             queue: Queue::new(budget),
-            received: BTreeMap::new(),
+            received: HashMap::new(),
             drops: [0; DropReason::COUNT],
         }
     }

@@ -161,7 +161,7 @@ pub(super) fn write(
 }
 
 /// Copies a frame of the same layout, with the flags and the identifier that this client is to see.
-fn copy_frame(bytes: &mut Vec<u8>, incoming: &Incoming<'_>, header: PublishHeader) {
+pub(super) fn copy_frame(bytes: &mut Vec<u8>, incoming: &Incoming<'_>, header: PublishHeader) {
     let start = bytes.len();
     bytes.extend_from_slice(incoming.frame);
     if let Some(first) = bytes.get_mut(start) {

@@ -223,11 +223,11 @@ impl Session {
     /// and not released, it must not be delivered again [MQTT-4.3.3-10]: then it is told what commits the first.
     pub fn receive(&mut self, packet_id: PacketId, sequence: CommitSeq) -> Result<(), CommitSeq> {
         match self.exchanges.received.entry(packet_id) {
-            std::collections::btree_map::Entry::Vacant(free) => {
+            hashbrown::hash_map::Entry::Vacant(free) => {
                 free.insert(sequence);
                 Ok(())
             }
-            std::collections::btree_map::Entry::Occupied(known) => Err(*known.get()),
+            hashbrown::hash_map::Entry::Occupied(known) => Err(*known.get()),
         }
     }
 
