@@ -147,7 +147,8 @@ impl<E: Entry> Trie<E> {
         let mut next = Frontier::default();
         here.push(NodeId::ROOT);
         let mut wildcards_see_it = !topic.is_system();
-        for level in topic.levels() {
+        // Bytes, as a split of text decodes what it looks for each time.
+        for level in topic.as_str().as_bytes().split(|byte| *byte == b'/') {
             let level = self.levels.find(level);
             for node in here.drain() {
                 let parent = &self.nodes[node.0];
