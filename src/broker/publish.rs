@@ -40,19 +40,19 @@ impl Broker {
     pub fn publish(&self, run: &Run<'_>, transaction: Option<Transaction>, report: &mut Report) -> Routed {
         let mut transaction = transaction;
         report.sequence = transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
-        let matches = self.matches(run.topic);
         let is_failing = self.is_failing();
-        if is_failing {
-            self.refuse(run, &matches);
-        }
         let mut sequence = CommitSeq::default();
-        // Retained first: who subscribes meanwhile gets the message from the tree, from the trie, or both.
+        // Retained before it is matched: who subscribes meanwhile gets the message from the tree, from the trie, or both.
         let is_retained = |incoming: &&Incoming<'_>| {
             // QoS 0 goes on while the store fails, but leaves nothing behind.
             incoming.publish.retain && !is_failing
         };
         if let Some(last) = run.messages.iter().rev().find(is_retained) {
             sequence = self.retain(run.keep(last));
+        }
+        let matches = self.matches(run.topic);
+        if is_failing {
+            self.refuse(run, &matches);
         }
         let context = self.context(run.now);
         let several = matches.recipients.len() > 1;

@@ -17,12 +17,16 @@ use crate::routing::{Cursor, RetainedTree};
 use crate::session::Terms;
 use crate::session::{Report, SessionLimits};
 use crate::store::{CommitSeq, Record, RetainedSlot};
+use crate::topic::TopicFilter;
 
 /// Messages taken out of the tree at a time, for one subscriber.
 const SLICE: usize = 128;
 
 /// Nodes of the tree walked at a time, for one subscriber.
 const SLICE_STEPS: usize = 1_024;
+
+/// Nodes of the tree walked to find out whether a new subscription is to get anything.
+const GLANCE_STEPS: usize = 64;
 
 /// Bounds of all retained messages together.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +136,13 @@ impl Retained {
         }
     }
 
+    /// Whether a filter may match anything; a glance that sees no end of it says yes.
+    fn may_match(&self, filter: &TopicFilter) -> bool {
+        let mut matches = false;
+        let cursor = self.tree.scan(filter, None, 1, GLANCE_STEPS, &mut |_| matches = true);
+        matches || cursor.is_some()
+    }
+
     /// The next messages of a replay, at most `room` and about as many `bytes`, one at least; and where to go on.
     fn slice(
         &self,
@@ -162,6 +173,12 @@ impl Retained {
 }
 
 impl Broker {
+    /// Whether retained messages may match a filter. If not, a subscription that stands in the trie already needs no
+    /// replay: what is retained from now on is routed after that, and so reaches the subscriber.
+    pub(super) fn may_be_retained(&self, filter: &TopicFilter) -> bool {
+        self.retained.lock().may_match(filter)
+    }
+
     /// Retains a message, or removes its topic's.
     pub(super) fn retain(&self, message: &Arc<Message>) -> CommitSeq {
         if !self.settings.retained.available {

@@ -161,12 +161,13 @@ impl Broker {
         let (id, replaced) = trie.insert(&filter, entry);
         self.generations.changed(&filter);
         state.subscriptions.insert(id);
+        drop(trie);
         let wants_retained = match options.retain_handling {
             RetainHandling::SendAlways => true,
             RetainHandling::SendIfNew => replaced.is_none(),
             RetainHandling::DoNotSend => false,
         };
-        if wants_retained {
+        if wants_retained && self.may_be_retained(&filter) {
             let granted = Granted {
                 qos: options.qos,
                 retain_as_published: true,

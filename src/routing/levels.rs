@@ -37,8 +37,8 @@ impl Levels {
     }
 
     /// The number of a text that some node bears.
-    pub(super) fn find(&self, text: &str) -> Option<LevelId> {
-        let text = text.as_bytes();
+    pub(super) fn find(&self, text: impl AsRef<[u8]>) -> Option<LevelId> {
+        let text = text.as_ref();
         let number = self.numbers.find(self.hash(text), |&number| self.texts[number].bytes() == text);
         number.copied().map(LevelId)
     }

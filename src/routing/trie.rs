@@ -8,9 +8,11 @@
 //! filter is stored nowhere: it is read from the leaf up. What always holds: a node but the root has a child
 //! or a filter; a filter has an entry; a level text is borne by a node.
 //!
-//! What a subscription costs beyond its text (64-bit, an entry of 16 bytes): 32 bytes for the filter with its
+//! What a subscription costs beyond its text (64-bit, the broker's entry of 16 bytes): 24 bytes for the filter with its
 //! first entry; 24 and 6 to 11 in the edge table for each node that no other filter shares; 24 and 6 to 11 for
-//! each level text that occurs nowhere else, up to 18 bytes of the text included.
+//! each level text that occurs nowhere else, up to 18 bytes of the text included. With the 6 to 11 in the session's
+//! set that is 50 bytes where subscribers use the same last levels, and 105 where each filter has a level of its own
+//! and levels below it (`tests/subscription_memory.rs`).
 
 use super::edges::{Child, Edges, NodeId};
 use super::entries::{Entries, Entry};
@@ -145,7 +147,8 @@ impl<E: Entry> Trie<E> {
         let mut next = Frontier::default();
         here.push(NodeId::ROOT);
         let mut wildcards_see_it = !topic.is_system();
-        for level in topic.levels() {
+        // Bytes, as a split of text decodes what it looks for each time.
+        for level in topic.as_str().as_bytes().split(|byte| *byte == b'/') {
             let level = self.levels.find(level);
             for node in here.drain() {
                 let parent = &self.nodes[node.0];
