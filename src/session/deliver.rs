@@ -10,7 +10,7 @@ use super::outbox::REFERENCE_FROM;
 use super::queue::{Pushed, Queued};
 use super::report::{NewRow, Report};
 use super::window::{Content, GroupNumber};
-use super::{AckKind, Context, Phase, QoS, Session, first_phase};
+use super::{AckKind, Context, Link, Phase, QoS, Session, first_phase};
 use crate::codec::{PacketId, PublishHeader, ReasonCode, encode_acknowledgement};
 use crate::message::{Expiry, Message, Run};
 use crate::store::{CommitSeq, RowSeq, RowState};
@@ -78,6 +78,7 @@ impl Terms<'_> {
 impl Session {
     /// Delivers a run of messages, each at the lower of its QoS and the granted one [MQTT-3.8.4-8].
     pub fn deliver(&mut self, run: &Run<'_>, terms: &Terms<'_>, context: Context<'_>, report: &mut Report) {
+        let before = self.pending();
         if !self.deliver_plain(run, terms, context, report) {
             for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
                 let retain = incoming.publish.retain && terms.retain_as_published;
@@ -85,7 +86,7 @@ impl Session {
                 self.deliver_one(Source::Live(run, incoming), qos, retain, terms, context, report);
             }
         }
-        self.after_delivery(context, report);
+        self.after_delivery(before, context, report);
     }
 
     /// Delivers a message that is kept: a Will, a retained one, one of a shared group's queue. `retain` as the
@@ -99,13 +100,14 @@ impl Session {
         report: &mut Report,
     ) {
         let qos = message.qos.min(terms.qos);
+        let before = self.pending();
         if message.expiry(context.now) == Expiry::Expired {
             self.count_drop(DropReason::Expired, 1, report);
             terms.group_row_done(report);
         } else {
             self.deliver_one(Source::Kept(message), qos, retain, terms, context, report);
         }
-        self.after_delivery(context, report);
+        self.after_delivery(before, context, report);
     }
 
     /// Sends again what was in flight before this connection, then what the store has committed meanwhile, then what
@@ -453,10 +455,17 @@ impl Session {
         None
     }
 
-    fn after_delivery(&mut self, context: Context<'_>, report: &mut Report) {
+    /// Bytes on their way to the client.
+    fn pending(&self) -> usize {
+        self.link.as_ref().map_or(0, Link::pending)
+    }
+
+    /// `before`: bytes that were on their way then.
+    fn after_delivery(&mut self, before: usize, context: Context<'_>, report: &mut Report) {
         let Some(link) = &mut self.link else { return };
-        let pending = link.pending();
-        report.pressed |= pending > context.limits.outbox_soft && pending < context.limits.outbox_hard;
+        // A client that is behind presses, not one that gets much at once.
+        let is_behind = before > context.limits.outbox_soft;
+        report.pressed |= is_behind && link.pending() < context.limits.outbox_hard;
         // What waits for the store is looked at by the connection, too.
         if !link.outbox.is_empty() || link.gated.is_some() {
             report.wakers.extend(link.schedule());
