@@ -169,6 +169,8 @@ pub struct Incoming<'a> {
     pub publish: Publish<'a>,
     /// Its bytes from the fixed header on; a slice of the run's.
     pub frame: &'a [u8],
+    /// The buffer that the packet fills, if it is large enough to have one of its own.
+    pub own: Option<&'a Arc<Vec<u8>>>,
     kept: OnceCell<Arc<Message>>,
     rejected: Cell<bool>,
     refused: Cell<bool>,
@@ -177,7 +179,19 @@ pub struct Incoming<'a> {
 impl<'a> Incoming<'a> {
     /// A packet that nobody has kept yet.
     pub fn new(publish: Publish<'a>, frame: &'a [u8]) -> Self {
-        Self { publish, frame, kept: OnceCell::new(), rejected: Cell::new(false), refused: Cell::new(false) }
+        Self {
+            publish,
+            frame,
+            own: None,
+            kept: OnceCell::new(),
+            rejected: Cell::new(false),
+            refused: Cell::new(false),
+        }
+    }
+
+    /// The same, in a buffer that holds this packet alone: whoever sends it on may hold the buffer.
+    pub fn in_own(publish: Publish<'a>, buffer: &'a Arc<Vec<u8>>) -> Self {
+        Self { own: Some(buffer), ..Self::new(publish, buffer) }
     }
 
     /// Notes that a subscriber's queue had no room for it and the publisher is to hear of it.

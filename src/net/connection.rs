@@ -12,18 +12,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
 use super::failure::Failure;
 use super::inbound::{self, Inbound};
+use super::reader::Reader;
 use super::scratch::{READ_BUFFER, Scratch};
 use super::throttle::{Allowance, Throttle};
 use crate::broker::{Counter, Progress};
-use crate::codec::read_header;
 use crate::session::{Batch, BufferPool, Close};
 
-/// Reads in one poll before others have their turn.
+/// Reads in one poll before others have their turn; fewer, if those bring a buffer full.
 const READS_PER_POLL: usize = 2;
 
 /// Acknowledgements waiting to be written beyond which nothing more is read from the client.
@@ -31,9 +31,6 @@ const ACKS_SOFT: usize = 64 * 1024;
 
 /// Answers waiting for the store beyond which nothing more is read from the client.
 const HELD_SOFT: usize = 16 * 1024;
-
-/// A packet that is longer than this gathers in a buffer of its own.
-const LARGE_PACKET: usize = READ_BUFFER / 2;
 
 /// A client that was written to within this time, in microseconds, is under load.
 const UNDER_LOAD: u32 = 100;
@@ -46,8 +43,7 @@ pub struct Connection<S> {
     stream: S,
     /// Apart, so that a task fits into 256 bytes: tokio rounds it up to a multiple of 128.
     inbound: Box<Inbound>,
-    /// The beginning of a packet that has not arrived in full.
-    partial: Vec<u8>,
+    reader: Reader,
     /// What could not be written yet.
     unwritten: Option<Box<Writing>>,
     /// When its CONNECT was accepted, as `Shared::stamp` says it.
@@ -61,7 +57,7 @@ pub struct Connection<S> {
     last_written: Option<NonZeroU32>,
     /// What the session has was left there once, for more to come.
     gathering: bool,
-    /// There may be a whole packet in `partial` that is still to be handled.
+    /// There may be a whole packet in `reader` that is still to be handled.
     held_back: bool,
     /// Nothing is read until then: for the sake of slow subscribers, or because the client sends too much.
     pause: Option<Pin<Box<Sleep>>>,
@@ -104,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             inbound,
             // What came together with the CONNECT is not read again.
             held_back: !partial.is_empty(),
-            partial,
+            reader: Reader::new(partial),
             unwritten: None,
             unflushed: false,
             acknowledged: false,
@@ -154,7 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and handles what is there; whether a whole packet was.
     fn read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
         let mut heard = false;
-        for round in 0..READS_PER_POLL {
+        let mut bytes = 0;
+        for round in 1..=READS_PER_POLL {
             // Whoever is not listened to cannot be silent.
             let was_paused = self.pause.is_some();
             let Poll::Ready(allowance) = self.poll_allowance(cx, now) else { return Ok(heard) };
@@ -162,22 +159,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.is_clogged() {
                 return Ok(heard);
             }
-            if std::mem::take(&mut self.held_back) {
-                heard |= self.handle_partial(allowance, scratch, now)?;
-            } else {
-                let read = self.poll_read(cx, &mut scratch.read, allowance.bytes);
+            let Scratch { read: shared, report, run } = scratch;
+            let mut length = 0;
+            if !std::mem::take(&mut self.held_back) {
+                let (reader, pool) = (&mut self.reader, &mut report.buffers);
+                let read = reader.poll_read(&mut self.stream, cx, shared, pool, allowance.bytes);
                 let Poll::Ready(read) = read else { return Ok(heard) };
-                let length = read.map_err(Failure::from_io)?;
+                length = read.map_err(Failure::from_io)?;
                 if length == 0 {
                     return Err(Failure::Closed);
                 }
-                heard |= self.handle_read(length, allowance, scratch, now)?;
+            } else {
+                shared.clear();
             }
+            let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
+            heard |= self.reader.handle(&mut self.inbound, shared, &mut batch)?;
+            let left = batch.messages;
+            self.account(allowance, left, length);
+            bytes += length;
             if std::mem::take(&mut scratch.report.pressed) {
                 self.begin_stall();
             }
-            if round + 1 == READS_PER_POLL {
+            if round == READS_PER_POLL || bytes >= READ_BUFFER {
                 cx.waker().wake_by_ref();
+                break;
             }
         }
         Ok(heard)
@@ -206,84 +211,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Pending
     }
 
-    /// Reads into the scratch buffer, behind the partial packet if that is short, this many bytes at most; how many
-    /// came.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], most: usize) -> Poll<io::Result<usize>> {
-        let kept = if self.partial.len() <= LARGE_PACKET { self.partial.len() } else { 0 };
-        let (head, tail) = buffer.split_at_mut(kept);
-        let most = most.min(tail.len());
-        let mut read = ReadBuf::new(tail.get_mut(..most).unwrap_or_default());
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        let length = read.filled().len();
-        if length > 0 && kept > 0 {
-            head.copy_from_slice(&self.partial[..kept]);
-        }
-        Poll::Ready(Ok(length))
-    }
-
-    /// Handles the bytes of a read; whether there was a whole packet in them.
-    fn handle_read(
-        &mut self,
-        length: usize,
-        allowance: Allowance,
-        scratch: &mut Scratch,
-        now: Instant,
-    ) -> Result<bool, Failure> {
-        let Scratch { read, report, run } = scratch;
-        let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
-        if self.partial.len() > LARGE_PACKET {
-            self.partial.extend_from_slice(read.get(..length).unwrap_or_default());
-            let handled = self.handle_large(&mut batch)?;
-            self.account(allowance, batch.messages, length);
-            return Ok(handled);
-        }
-        let input = read.get(..self.partial.len() + length).unwrap_or_default();
-        let consumed = self.inbound.handle_bytes(input, &mut batch)?;
-        let left = batch.messages;
-        let rest = input.get(consumed..).unwrap_or_default();
-        self.partial.clear();
-        if rest.is_empty() {
-            self.partial = Vec::new();
-        } else {
-            self.partial.extend_from_slice(rest);
-        }
-        self.account(allowance, left, length);
-        Ok(consumed > 0)
-    }
-
     /// Notes what the client has sent, and whether it has sent more than it may.
     fn account(&mut self, allowance: Allowance, messages_left: usize, bytes: usize) {
         if let Some(throttle) = &mut self.throttle {
             throttle.spend(allowance.messages - messages_left, bytes);
-            self.held_back = messages_left == 0 && !self.partial.is_empty();
+            self.held_back = messages_left == 0 && !self.reader.is_empty();
         }
-    }
-
-    /// Handles the partial packet if it has grown to be whole.
-    fn handle_large(&mut self, batch: &mut inbound::Batch<'_>) -> Result<bool, Failure> {
-        let whole =
-            read_header(&self.partial)?.is_some_and(|header| header.frame_length() <= self.partial.len());
-        if !whole {
-            return Ok(false);
-        }
-        let consumed = self.inbound.handle_bytes(&self.partial, batch)?;
-        let rest = self.partial.get(consumed..).unwrap_or_default().to_vec();
-        self.partial = rest;
-        Ok(consumed > 0)
-    }
-
-    fn handle_partial(
-        &mut self,
-        allowance: Allowance,
-        scratch: &mut Scratch,
-        now: Instant,
-    ) -> Result<bool, Failure> {
-        let Scratch { report, run, .. } = scratch;
-        let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
-        let handled = self.handle_large(&mut batch)?;
-        let left = batch.messages;
-        self.account(allowance, left, 0);
-        Ok(handled)
     }
 
     /// Writes what was left, then what is owed and what the session has.

@@ -5,12 +5,11 @@
 //! closed in a way that lets the client read it.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::bans::Offence;
 use super::connection::{Connection, Parts};
@@ -19,6 +18,7 @@ use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
 use super::login::{Known, login};
 use super::peer::{Arrival, Peer};
+use super::reader::poll_read_behind;
 use super::scratch::Scratch;
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
@@ -245,12 +245,11 @@ pub(super) async fn read_more<S: AsyncRead + Unpin>(
 ) -> Result<(), Failure> {
     let length = poll_fn(|cx| {
         let mut scratch = Scratch::take();
-        let mut read = ReadBuf::new(&mut scratch.read);
-        let polled = Pin::new(&mut *stream).poll_read(cx, &mut read);
-        buffer.extend_from_slice(read.filled());
-        let length = read.filled().len();
+        scratch.read.clear();
+        let polled = poll_read_behind(stream, cx, &mut scratch.read, usize::MAX);
+        buffer.extend_from_slice(&scratch.read);
         scratch.give_back();
-        polled.map_ok(|()| length)
+        polled
     })
     .await
     .map_err(Failure::from_io)?;

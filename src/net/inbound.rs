@@ -86,6 +86,8 @@ pub struct Batch<'r> {
 struct Gathering<'a> {
     topic: Cow<'a, str>,
     messages: Vec<Incoming<'a>>,
+    /// What the input is in, if that may be shared.
+    own: Option<&'a Arc<Vec<u8>>>,
     /// What its client may publish there.
     permit: Decision,
     /// Acknowledgements owed for it, in order, and for what.
@@ -190,8 +192,25 @@ impl Inbound {
     /// # Errors
     /// Why the connection is to end. All packets before the offending one have been handled.
     pub fn handle_bytes(&mut self, input: &[u8], batch: &mut Batch<'_>) -> Result<usize, Failure> {
+        self.handle_input(input, None, batch)
+    }
+
+    /// The same; subscribers may hold the buffer, if a packet fills it.
+    ///
+    /// # Errors
+    /// As [`Inbound::handle_bytes`].
+    pub fn handle_own(&mut self, buffer: &Arc<Vec<u8>>, batch: &mut Batch<'_>) -> Result<usize, Failure> {
+        self.handle_input(buffer, Some(buffer), batch)
+    }
+
+    fn handle_input<'a>(
+        &mut self,
+        input: &'a [u8],
+        own: Option<&'a Arc<Vec<u8>>>,
+        batch: &mut Batch<'_>,
+    ) -> Result<usize, Failure> {
         Permits::renew(&mut self.permits, &self.shared.broker, &self.handle);
-        let mut run = Gathering { messages: renew(std::mem::take(batch.run)), ..Gathering::default() };
+        let mut run = Gathering { own, messages: renew(std::mem::take(batch.run)), ..Gathering::default() };
         let mut tally = Tally::default();
         let result = self.handle_packets(input, &mut run, &mut tally, batch);
         self.flush(&mut run, input, batch);
@@ -305,7 +324,14 @@ impl Inbound {
         run.longest_frame = run.longest_frame.max(frame.len());
         run.payload_bytes += publish.payload.len();
         run.end = position + frame.len();
-        run.messages.push(Incoming::new(publish, frame));
+        let incoming = match run.own.filter(|own| own.len() == frame.len()) {
+            Some(own) => {
+                run.plain = false;
+                Incoming::in_own(publish, own)
+            }
+            None => Incoming::new(publish, frame),
+        };
+        run.messages.push(incoming);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod login;
 mod peer;
 mod permit;
 mod proxy;
+mod reader;
 mod scratch;
 mod serve;
 mod socket;

@@ -9,13 +9,13 @@ use crate::message::Incoming;
 use crate::session::Report;
 
 /// Bytes read at a time. Measured: 8 KiB costs a third more per small message.
-pub const READ_BUFFER: usize = 64 * 1024;
+pub const READ_BUFFER: usize = 128 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Scratch {
-    /// [`READ_BUFFER`] bytes, of any content.
-    pub read: Box<[u8]>,
+    /// Room for [`READ_BUFFER`] bytes; what is in it is of no use to anybody between two reads.
+    pub read: Vec<u8>,
     /// What a batch did.
     pub report: Report,
     /// Room for the messages of a run.
@@ -30,8 +30,11 @@ impl Scratch {
     /// Takes the thread's scratch.
     pub fn take() -> Box<Self> {
         SCRATCH.take().unwrap_or_else(|| {
-            let read = vec![0; READ_BUFFER].into_boxed_slice();
-            Box::new(Self { read, report: Report::default(), run: Vec::new() })
+            Box::new(Self {
+                read: Vec::with_capacity(READ_BUFFER),
+                report: Report::default(),
+                run: Vec::new(),
+            })
         })
     }
 

@@ -78,6 +78,7 @@ impl Terms<'_> {
 impl Session {
     /// Delivers a run of messages, each at the lower of its QoS and the granted one [MQTT-3.8.4-8].
     pub fn deliver(&mut self, run: &Run<'_>, terms: &Terms<'_>, context: Context<'_>, report: &mut Report) {
+        let before = self.pending();
         if !self.deliver_plain(run, terms, context, report) {
             let is_passed_on = self.passes_on(run, terms);
             for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
@@ -88,7 +89,7 @@ impl Session {
                 }
             }
         }
-        self.after_delivery(context, report);
+        self.after_delivery(before, context, report);
     }
 
     /// Delivers a message that is kept: a Will, a retained one, one of a shared group's queue. `retain` as the
@@ -102,13 +103,14 @@ impl Session {
         report: &mut Report,
     ) {
         let qos = message.qos.min(terms.qos);
+        let before = self.pending();
         if message.expiry(context.now) == Expiry::Expired {
             self.count_drop(DropReason::Expired, 1, report);
             terms.group_row_done(report);
         } else {
             self.deliver_one(Source::Kept(message), qos, retain, terms, context, report);
         }
-        self.after_delivery(context, report);
+        self.after_delivery(before, context, report);
     }
 
     /// Sends again what was in flight before this connection, then what the store has committed meanwhile, then what
@@ -194,6 +196,8 @@ impl Session {
     ) -> bool {
         let publish = &incoming.publish;
         let is_unchanged = qos == publish.qos
+            // What has a buffer of its own is not copied.
+            && incoming.own.is_none()
             && publish.properties.topic_alias.is_none()
             && !publish.properties.needs_filtering;
         let (Some(phase), true, true) = (first_phase(qos), is_unchanged, self.has_room()) else {
@@ -501,10 +505,17 @@ impl Session {
         None
     }
 
-    fn after_delivery(&mut self, context: Context<'_>, report: &mut Report) {
+    /// Bytes on their way to the client.
+    fn pending(&self) -> usize {
+        self.link.as_ref().map_or(0, |link| link.pending())
+    }
+
+    /// `before`: bytes that were on their way then.
+    fn after_delivery(&mut self, before: usize, context: Context<'_>, report: &mut Report) {
         let Some(link) = &mut self.link else { return };
-        let pending = link.pending();
-        report.pressed |= pending > context.limits.outbox_soft && pending < context.limits.outbox_hard;
+        // A client that is behind presses, not one that gets much at once.
+        let is_behind = before > context.limits.outbox_soft;
+        report.pressed |= is_behind && link.pending() < context.limits.outbox_hard;
         // What waits for the store is looked at by the connection, too.
         if !link.outbox.is_empty() || link.gated.is_some() {
             report.wakers.extend(link.schedule());

@@ -126,7 +126,7 @@ pub(super) fn write(
             && link.aliases.is_none()
             && properties.identifiers.is_empty()
             && publish.properties.topic_alias.is_none()
-            && !(several && publish.payload.len() >= REFERENCE_FROM);
+            && !((several || incoming.own.is_some()) && publish.payload.len() >= REFERENCE_FROM);
         if same_bytes {
             return copy_frame(&mut link.outbox.bytes, incoming, header);
         }
@@ -152,11 +152,11 @@ pub(super) fn write(
     let head = properties.encodable(alias);
     let written = encode_publish_head(bytes, link.version, &header, topic_bytes, head, payload.len());
     debug_assert!(written.is_ok(), "a packet that fits is encoded: {written:?}");
-    let shared = several || matches!(source, Source::Kept(_));
-    if shared && payload.len() >= REFERENCE_FROM {
-        link.outbox.push_payload(source.kept());
-    } else {
-        link.outbox.bytes.extend_from_slice(payload);
+    match source {
+        _ if payload.len() < REFERENCE_FROM => link.outbox.bytes.extend_from_slice(payload),
+        Source::Live(_, Incoming { own: Some(own), .. }) => link.outbox.push_received(own, payload.len()),
+        Source::Live(..) if !several => link.outbox.bytes.extend_from_slice(payload),
+        Source::Live(..) | Source::Kept(_) => link.outbox.push_payload(source.kept()),
     }
 }
 

@@ -1,10 +1,12 @@
-//! Bytes on their way to one client: small frames copied one behind the other, large payloads referenced.
+//! Bytes on their way to one client: small frames copied one behind the other, large payloads referenced, in the
+//! message that somebody keeps or in the buffer that they were received in.
 //!
 //! Filled by [`super::Session`] under its lock; taken as a whole by the client's connection, which writes the
 //! [`Batch`] without a lock and gives the emptied buffer back. What always holds: the order of the bytes is the
 //! order in which they were put in, and a frame is never torn by another. An empty outbox has no buffer: buffers
 //! come from the worker's [`BufferPool`] when there is something to write, and go back when it is written.
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -17,7 +19,24 @@ pub const REFERENCE_FROM: usize = 4 * 1024;
 #[derive(Debug)]
 struct Reference {
     position: usize,
-    message: Arc<Message>,
+    payload: Payload,
+}
+
+/// A payload that others may hold, too.
+#[derive(Debug)]
+enum Payload {
+    Kept(Arc<Message>),
+    /// So many bytes at the end of a packet, as it was received.
+    Received(Arc<Vec<u8>>, usize),
+}
+
+impl Payload {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Kept(message) => message.payload(),
+            Self::Received(packet, length) => packet.get(packet.len() - length..).unwrap_or_default(),
+        }
+    }
 }
 
 /// See the module.
@@ -52,10 +71,19 @@ impl Outbox {
         if message.payload().len() < REFERENCE_FROM {
             self.bytes.extend_from_slice(message.payload());
         } else {
-            let referenced = self.referenced.get_or_insert_default();
-            referenced.bytes += message.payload().len();
-            referenced.references.push(Reference { position: self.bytes.len(), message: message.clone() });
+            self.push_reference(Payload::Kept(message.clone()));
         }
+    }
+
+    /// Adds a payload, so many bytes at the end of a packet whose head was just written to `bytes`.
+    pub fn push_received(&mut self, packet: &Arc<Vec<u8>>, length: usize) {
+        self.push_reference(Payload::Received(packet.clone(), length.min(packet.len())));
+    }
+
+    fn push_reference(&mut self, payload: Payload) {
+        let referenced = self.referenced.get_or_insert_default();
+        referenced.bytes += payload.bytes().len();
+        referenced.references.push(Reference { position: self.bytes.len(), payload });
     }
 
     /// To be called before something is put in: an outbox without a buffer takes one from the pool.
@@ -114,7 +142,7 @@ impl Batch {
             }
         };
         for reference in references {
-            let payload = reference.message.payload().get(skip..).unwrap_or_default();
+            let payload = reference.payload.bytes().get(skip..).unwrap_or_default();
             let copied = self.bytes.get(position..reference.position).unwrap_or_default();
             if !add(copied) || !add(payload) {
                 return filled;
@@ -137,7 +165,7 @@ impl Batch {
             self.position += copied;
             written -= copied;
             let Some(reference) = self.references.get(self.next_reference) else { return };
-            let left = reference.message.payload().len() - self.position_in_reference;
+            let left = reference.payload.bytes().len() - self.position_in_reference;
             let referenced = written.min(left);
             self.position_in_reference += referenced;
             written -= referenced;
@@ -151,13 +179,20 @@ impl Batch {
     /// Bytes still to be written.
     pub fn remaining(&self) -> usize {
         let references = self.references.get(self.next_reference..).unwrap_or_default();
-        let referenced: usize = references.iter().map(|reference| reference.message.payload().len()).sum();
+        let referenced: usize = references.iter().map(|reference| reference.payload.bytes().len()).sum();
         self.bytes.len() - self.position + referenced - self.position_in_reference
     }
 
-    /// Gives the buffer back.
+    /// Gives the buffers back.
     pub fn recycle(self, pool: &mut BufferPool) {
         pool.give(self.bytes);
+        for reference in self.references {
+            if let Payload::Received(packet, _) = reference.payload
+                && let Some(buffer) = Arc::into_inner(packet)
+            {
+                pool.give_packet(buffer);
+            }
+        }
     }
 }
 
@@ -166,6 +201,9 @@ impl Batch {
 pub struct BufferPool {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
+    /// Those of large packets, the one that was given last at the end.
+    packets: VecDeque<Vec<u8>>,
+    packet_bytes: usize,
 }
 
 impl BufferPool {
@@ -173,6 +211,10 @@ impl BufferPool {
     const LARGEST: usize = 512 * 1024;
     /// Bytes kept at most.
     const MOST: usize = 16 * 1024 * 1024;
+    /// Bytes kept for large packets at most.
+    const MOST_OF_PACKETS: usize = 8 * 1024 * 1024;
+    /// Smaller buffers are not worth looking through.
+    const LEAST_PACKET: usize = 16 * 1024;
 
     /// A buffer, empty.
     pub fn take(&mut self) -> Vec<u8> {
@@ -190,6 +232,30 @@ impl BufferPool {
             self.buffers.push(buffer);
         }
     }
+
+    /// A buffer for a large packet, empty, with room for this many bytes and not much more.
+    pub fn take_packet(&mut self, length: usize) -> Vec<u8> {
+        let fits = |buffer: &Vec<u8>| (length..=length + length / 4).contains(&buffer.capacity());
+        let found = self.packets.iter().rposition(fits).and_then(|index| self.packets.remove(index));
+        self.packet_bytes -= found.as_ref().map_or(0, Vec::capacity);
+        found.unwrap_or_else(|| Vec::with_capacity(length))
+    }
+
+    /// Takes the buffer of a large packet that is not needed any more; the oldest ones make room.
+    pub fn give_packet(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if !(Self::LEAST_PACKET..=Self::MOST_OF_PACKETS).contains(&capacity) {
+            return;
+        }
+        while self.packet_bytes + capacity > Self::MOST_OF_PACKETS
+            && let Some(oldest) = self.packets.pop_front()
+        {
+            self.packet_bytes -= oldest.capacity();
+        }
+        buffer.clear();
+        self.packet_bytes += capacity;
+        self.packets.push_back(buffer);
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +269,7 @@ mod tests {
         let topic = TopicName::parse(b"t").unwrap();
         let large = Message::own(topic, &vec![b'L'; REFERENCE_FROM], QoS::AtMostOnce, false);
         let small = Message::own(topic, b"small", QoS::AtMostOnce, false);
+        let received = Arc::new([&b"head"[..], &[b'R'; 5_000]].concat());
         for step in [1, 2, 7, 4_096, 4_099, 100_000] {
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
@@ -212,6 +279,8 @@ mod tests {
                 outbox.push_payload(message);
                 expected.extend_from_slice(head.as_bytes());
                 expected.extend_from_slice(message.payload());
+                outbox.push_received(&received, 5_000);
+                expected.extend_from_slice(&[b'R'; 5_000]);
             }
             assert_eq!(outbox.len(), expected.len());
             let mut batch = outbox.take();
@@ -231,5 +300,39 @@ mod tests {
             }
             assert_eq!(written, expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn buffers_of_packets_come_back_when_the_last_who_shared_one_has_written_it() {
+        let mut pool = BufferPool::default();
+        let mut outboxes = [Outbox::default(), Outbox::default()];
+        let packet = Arc::new(vec![1; 100_000]);
+        for outbox in &mut outboxes {
+            outbox.push_received(&packet, 90_000);
+            assert_eq!(outbox.len(), 90_000);
+        }
+        drop(packet);
+        let [first, second] = outboxes.map(|mut outbox| outbox.take());
+        first.recycle(&mut pool);
+        assert_eq!(pool.packet_bytes, 0);
+        second.recycle(&mut pool);
+        assert_eq!(pool.packet_bytes, 100_000);
+        // One that is much larger than what is asked for stays where it is.
+        assert_eq!(pool.take_packet(50_000).capacity(), 50_000);
+        assert_eq!(pool.take_packet(95_000).capacity(), 100_000);
+        assert_eq!(pool.packet_bytes, 0);
+    }
+
+    #[test]
+    fn the_pool_has_a_bound_and_forgets_the_oldest_first() {
+        let mut pool = BufferPool::default();
+        for size in (1..100).map(|number| number * 100_000) {
+            pool.give_packet(Vec::with_capacity(size));
+            assert!(pool.packet_bytes <= BufferPool::MOST_OF_PACKETS, "{size}");
+            let held: usize = pool.packets.iter().map(Vec::capacity).sum();
+            assert_eq!(pool.packet_bytes, held);
+        }
+        assert_eq!(pool.take_packet(8_300_000).capacity(), 8_300_000, "the last that is not too large");
+        assert!(pool.packets.is_empty());
     }
 }

@@ -142,8 +142,10 @@ impl Bench {
             payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
         };
         let routed = self.broker.publish(&run, None, &mut report);
+        let pressed = report.pressed;
         self.broker.settle(&mut report);
-        Published { routed, rejected: messages.iter().filter(|incoming| incoming.is_rejected()).count() }
+        let rejected = messages.iter().filter(|incoming| incoming.is_rejected()).count();
+        Published { routed, rejected, pressed }
     }
 
     /// Connects; panics if it is refused.
@@ -186,6 +188,8 @@ impl Bench {
 pub struct Published {
     pub routed: Routed,
     pub rejected: usize,
+    /// The publisher is to pause.
+    pub pressed: bool,
 }
 
 /// How messages are published.

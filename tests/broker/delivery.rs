@@ -102,3 +102,16 @@ fn a_session_that_ended_gets_nothing_through_what_was_cached() {
     assert!(next.poll(bench.now).is_empty());
     assert_eq!(bench.broker.subscriptions(), 0);
 }
+
+#[test]
+fn a_subscriber_that_is_behind_presses_and_one_that_gets_much_at_once_does_not() {
+    let bench = Bench::new();
+    let mut party = bench.connect(&Guest::new("c"));
+    party.subscribe("t", Q0);
+    let large = vec![b'x'; 1024 * 1024];
+    for _ in 0..3 {
+        assert!(!bench.publish("t", &large, Q0).pressed, "it has read all that there was");
+        assert!(bench.publish("t", "small", Q0).pressed, "it is behind by four times what outbox_soft says");
+        assert_eq!(party.drain(bench.now).len(), 2);
+    }
+}

@@ -7,6 +7,7 @@ mod support;
 mod attacks;
 mod curl;
 mod examples;
+mod large;
 mod limits;
 mod own_tools;
 mod proxied;
