@@ -194,7 +194,7 @@ impl Window {
             if !known.insert(packet_id) {
                 continue;
             }
-            self.next = packet_id.get().checked_add(1).unwrap_or(1);
+            self.next = after(packet_id);
             // Their identifiers may have been given out by several connections.
             self.disordered = true;
             self.push(InFlight { packet_id, phase, resend: false, sent: true }, details);
@@ -204,10 +204,12 @@ impl Window {
     /// Takes an identifier and remembers what goes out under it; or what is to go out, if it is not `sent` now. `None` if
     /// every identifier is in use, which a Receive Maximum of 65,535 permits.
     pub fn send(&mut self, phase: Phase, sent: bool, details: Details) -> Option<PacketId> {
-        let packet_id = self.free_packet_id()?;
-        self.disordered = match self.entries.front() {
-            Some(front) => self.disordered || distance(front.packet_id, packet_id) <= self.span(),
-            None => false,
+        let packet_id = match self.next_in_turn() {
+            Some(packet_id) => {
+                self.next = after(packet_id);
+                packet_id
+            }
+            None => self.free_packet_id()?,
         };
         self.push(InFlight { packet_id, phase, resend: false, sent }, details);
         Some(packet_id)
@@ -232,12 +234,31 @@ impl Window {
     /// Ends the exchange of an identifier if it is in this phase, and gives the slot back. `session` is the owner of the
     /// session's rows.
     pub fn finish(&mut self, packet_id: PacketId, phase: Phase, session: Option<Owner>) -> Option<Ended> {
+        if self.is_first_and_plain(packet_id, phase) {
+            self.entries.pop_front();
+            self.unfinished -= 1;
+            self.tidy();
+            return Some(Ended { was_pending: false, row: None });
+        }
         let mut entry = self.get_mut(packet_id).filter(|entry| entry.in_flight.phase == phase)?;
         let row = entry.row_owner(session).map(|owner| (owner, entry.row()));
         let ended = Ended { was_pending: entry.in_flight.resend, row };
         entry.in_flight.phase = Phase::Finished;
         entry.set_content(Content::Nothing);
         self.unfinished -= 1;
+        self.tidy();
+        Some(ended)
+    }
+
+    /// Whether it is the turn of this identifier and nothing else is remembered of it: as with most acknowledgements.
+    fn is_first_and_plain(&self, packet_id: PacketId, phase: Phase) -> bool {
+        let is_first =
+            |first: &InFlight| first.packet_id == packet_id && first.phase == phase && !first.resend;
+        self.details.is_empty() && self.entries.front().is_some_and(is_first)
+    }
+
+    /// Removes what is finished: at the front, and all of it when that is more than half.
+    fn tidy(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.phase == Phase::Finished) {
             self.entries.pop_front();
             self.details.pop_front();
@@ -251,7 +272,6 @@ impl Window {
                 (self.entries, self.details) = Default::default();
             }
         }
-        Some(ended)
     }
 
     /// The unfinished entries in the order they were sent, for redelivery.
@@ -282,6 +302,23 @@ impl Window {
         self.entries.retain(|entry| entry.phase != Phase::Finished);
     }
 
+    /// The next identifier, if it is past all that are in flight: so it is unless they are a whole turn of the circle.
+    fn next_in_turn(&mut self) -> Option<PacketId> {
+        let candidate = PacketId::new(self.next)?;
+        match (self.entries.front(), self.entries.back()) {
+            (Some(front), Some(back)) => {
+                let is_past =
+                    distance(front.packet_id, candidate) > distance(front.packet_id, back.packet_id);
+                (is_past && !self.disordered).then_some(candidate)
+            }
+            _ => {
+                self.disordered = false;
+                Some(candidate)
+            }
+        }
+    }
+
+    /// Goes round the circle for an identifier that is not in use.
     fn free_packet_id(&mut self) -> Option<PacketId> {
         if self.entries.len() >= usize::from(u16::MAX) {
             self.drop_finished();
@@ -292,9 +329,12 @@ impl Window {
         // At most one turn round the circle: fewer identifiers are in use than there are.
         loop {
             let candidate = PacketId::new(self.next);
-            self.next = if self.next == u16::MAX { 1 } else { self.next + 1 };
+            self.next = candidate.map_or(1, after);
             match candidate {
-                Some(id) if !self.in_use(id) => return Some(id),
+                Some(id) if !self.in_use(id) => {
+                    self.disordered = true;
+                    return Some(id);
+                }
                 _ => {}
             }
         }
@@ -310,14 +350,6 @@ impl Window {
         self.entries.get(found).filter(|entry| entry.phase != Phase::Finished).map(|_| found)
     }
 
-    /// Steps from the first entry's identifier to the last's.
-    fn span(&self) -> usize {
-        match (self.entries.front(), self.entries.back()) {
-            (Some(front), Some(back)) => distance(front.packet_id, back.packet_id),
-            _ => 0,
-        }
-    }
-
     /// Where an identifier stands. Usually the entries follow each other on the circle, mostly without a gap; only
     /// a turn past a straggler asks for a search of all.
     fn position(&self, packet_id: PacketId) -> Option<usize> {
@@ -325,12 +357,15 @@ impl Window {
         let guess = distance(front, packet_id);
         match self.entries.get(guess) {
             Some(entry) if entry.packet_id == packet_id => Some(guess),
-            // Usual for one that is about to be given out.
-            None if !self.disordered && guess > self.span() => None,
             _ if self.disordered => self.entries.iter().position(|entry| entry.packet_id == packet_id),
             _ => self.entries.binary_search_by_key(&guess, |entry| distance(front, entry.packet_id)).ok(),
         }
     }
+}
+
+/// The identifier behind another on the circle.
+fn after(packet_id: PacketId) -> u16 {
+    packet_id.get().checked_add(1).unwrap_or(1)
 }
 
 /// Steps from one identifier to another on the circle 1..=65,535.
