@@ -734,7 +734,7 @@ impl<'a> Gathering<'a> {
 /// have the same layout; otherwise each read would let a list grow from nothing.
 fn renew<'b>(mut messages: Vec<Incoming<'_>>) -> Vec<Incoming<'b>> {
     messages.clear();
-    messages.into_iter().filter_map(|_| None).collect()
+    messages.into_iter().map_while(|_| None).collect()
 }
 
 /// QoS 2 exchanges that are not released: no more than there are identifiers.
