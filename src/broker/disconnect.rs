@@ -196,7 +196,9 @@ impl Broker {
         }
         let Some(link) = state.session.link.as_mut() else { return };
         let Some(allowed) = link.silence_allowed() else { return };
-        let silent = Duration::from_millis(self.milliseconds(now).wrapping_sub(link.last_packet).into());
+        // A packet may have come after this round of deadlines took its time: then the difference is below zero.
+        let silent = self.milliseconds(now).wrapping_sub(link.last_packet).cast_signed();
+        let silent = Duration::from_millis(u64::try_from(silent).unwrap_or(0));
         let left = allowed.saturating_sub(silent);
         if left.is_zero() {
             let waker = link.request_close(Close::KeepAliveTimeout);

@@ -167,7 +167,10 @@ impl Broker {
             RetainHandling::SendIfNew => replaced.is_none(),
             RetainHandling::DoNotSend => false,
         };
-        if wants_retained && self.may_be_retained(&filter) {
+        if wants_retained && !self.may_be_retained(&filter) {
+            // One that is under way has the terms of an earlier subscription.
+            state.extras().and_then(|extras| extras.replays.remove(&id));
+        } else if wants_retained {
             let granted = Granted {
                 qos: options.qos,
                 retain_as_published: true,

@@ -132,7 +132,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Subscribers are woken once for the whole batch, before our own writing takes its time.
         self.inbound.shared().broker.settle(&mut scratch.report);
         if let Err(failure) = self.write(cx, heard, scratch, now) {
-            return Poll::Ready(failure);
+            // A client that has said DISCONNECT and closed its socket was heard all the same [MQTT-3.14.4-3].
+            let asked_for = self.ending.take().filter(|ending| ending.is_asked_for());
+            return Poll::Ready(asked_for.map_or(failure, |ending| *ending));
         }
         if was_clogged && !self.is_clogged() {
             // The socket was not asked for input, so it would not wake anybody.
@@ -216,6 +218,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(throttle) = &mut self.throttle {
             throttle.spend(allowance.messages - messages_left, bytes);
             self.held_back = messages_left == 0 && !self.reader.is_empty();
+            // More small packets than it may send now would wait in the buffer of a large one.
+            self.reader.expect_nothing();
         }
     }
 

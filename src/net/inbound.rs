@@ -115,6 +115,9 @@ enum Owed {
     Denied,
 }
 
+/// A list of a run that has grown longer than this is not kept.
+const LONGEST_KEPT_RUN: usize = 8 * 1024;
+
 /// What was counted in one batch.
 #[derive(Debug, Default)]
 struct Tally {
@@ -734,6 +737,9 @@ impl<'a> Gathering<'a> {
 /// have the same layout; otherwise each read would let a list grow from nothing.
 fn renew<'b>(mut messages: Vec<Incoming<'_>>) -> Vec<Incoming<'b>> {
     messages.clear();
+    if messages.capacity() > LONGEST_KEPT_RUN {
+        return Vec::new();
+    }
     messages.into_iter().map_while(|_| None).collect()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Called by `server`, which gives it bound sockets and the broker. The task of a connection reads a batch, hands the
 //! packets to the broker, and writes what the session has for its client: it is the only one that touches the
-//! socket. What always holds: a read buffer belongs to the worker thread and is never pinned by a connection; an
+//! socket. What always holds: the read buffer of small packets belongs to the worker thread and is never pinned; an
 //! idle connection holds no buffer at all; nothing that a client sends can make it grow without bound.
 
 mod acks;

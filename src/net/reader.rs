@@ -51,6 +51,13 @@ impl Reader {
         self.partial().is_empty()
     }
 
+    /// Takes the next packet for a small one.
+    pub fn expect_nothing(&mut self) {
+        if let Self::Empty(expected) = self {
+            *expected = 0;
+        }
+    }
+
     fn partial(&self) -> &[u8] {
         match self {
             Self::Empty(_) => &[],
@@ -98,12 +105,18 @@ impl Reader {
         expected: usize,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = pool.take_packet(expected.min(LARGEST_OFFER));
+        let length = expected.min(LARGEST_OFFER);
+        let pooled = pool.take_packet(length);
+        let is_new = pooled.is_none();
+        let mut buffer = pooled.unwrap_or_else(|| Vec::with_capacity(length));
         buffer.extend_from_slice(self.partial());
         let before = buffer.len();
         let read = poll_read_behind(stream, cx, &mut buffer, most.min(expected - before));
         if buffer.len() == before {
-            pool.give_packet(buffer);
+            // One that was never used would only drive others out.
+            if !is_new {
+                pool.give_packet(buffer);
+            }
         } else {
             *self = Self::Partial(fitting(buffer, pool));
         }
@@ -130,11 +143,11 @@ impl Reader {
         let rest = shared.get(consumed..).unwrap_or_default();
         match self {
             _ if rest.is_empty() => *self = Self::Empty(large_packet(shared)),
-            Self::Partial(partial) => {
+            Self::Partial(partial) if rest.len() * GROWTH >= partial.capacity() => {
                 partial.clear();
                 partial.extend_from_slice(rest);
             }
-            Self::Empty(_) => *self = Self::Partial(rest.to_vec()),
+            Self::Partial(_) | Self::Empty(_) => *self = Self::Partial(rest.to_vec()),
         }
     }
 
@@ -287,7 +300,20 @@ mod tests {
         bench.reader = Reader::Empty(1_000_000);
         bench.arrive(&[]).await;
         assert_eq!(capacity(&bench.reader), 0);
-        // The buffer that was offered is there for the next one.
-        assert_eq!(bench.pool.take_packet(1_000_000).capacity(), 1_000_000);
+        // A buffer made for nothing is gone, one from the pool is there for the next packet.
+        assert_eq!(bench.pool.take_packet(1_000_000), None);
+        bench.pool.give_packet(Vec::with_capacity(1_000_000));
+        bench.arrive(&[]).await;
+        assert_eq!(bench.pool.take_packet(1_000_000).map(|buffer| buffer.capacity()), Some(1_000_000));
+    }
+
+    #[test]
+    fn the_beginning_of_a_packet_keeps_no_room_of_the_one_before() {
+        let mut reader = Reader::Partial(vec![0; 31_999]);
+        let mut shared = vec![0; 32_000];
+        shared.push(0x30);
+        reader.keep(&shared, 32_000);
+        assert_eq!(reader.partial(), [0x30]);
+        assert!(capacity(&reader) <= 8, "{} bytes", capacity(&reader));
     }
 }

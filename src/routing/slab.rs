@@ -1,7 +1,7 @@
 //! Values by number: four bytes name one, and the number of a removed value is used again.
 //!
 //! Both trees keep their nodes in here rather than in boxes: a link costs 4 bytes instead of 8, a node has no
-//! overhead of the allocator, and dropping a tree of any depth is dropping one vector.
+//! overhead of the allocator, and dropping a tree of any depth is dropping a few vectors.
 
 use hashbrown::HashTable;
 use std::ops::{Index, IndexMut};
@@ -11,7 +11,7 @@ const CHUNK: usize = 4096;
 
 /// A sequence with holes. A hole holds the default value.
 ///
-/// It grows by chunks and never moves a value: a vector that is copied when it grows leaves its old places behind, which
+/// It grows by chunks and moves no value but those of the first: a vector that is copied when it grows leaves its old places behind, which
 /// no allocator can hand to anything as large, so that a tree which has grown would cost twice what it needs.
 #[derive(Debug)]
 pub(super) struct Slab<T> {

@@ -244,7 +244,15 @@ impl Session {
     /// Forgets a received identifier, because its PUBREL came or because the message was refused. Whether it
     /// was there.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        self.is_received(packet_id) && self.exchanges.received.remove(&packet_id).is_some()
+        if !self.is_received(packet_id) {
+            return false;
+        }
+        let received = &mut self.exchanges.received;
+        received.remove(&packet_id);
+        if received.is_empty() && received.capacity() > 64 {
+            *received = Default::default();
+        }
+        true
     }
 
     /// Handles PUBACK, PUBREC or PUBCOMP of the client's for what we sent it, and PUBREL for what it sent [MQTT-4.3.2],
@@ -258,6 +266,12 @@ impl Session {
         report: &mut Report,
     ) -> Acknowledged {
         let owner = self.owner();
+        if kind != AckKind::PubRel && self.exchanges.window.is_empty() {
+            let is_answered = kind == AckKind::PubRec && !reason.is_error();
+            let answer =
+                || Acknowledged::Answer(AckKind::PubRel, packet_id, ReasonCode::PacketIdentifierNotFound);
+            return if is_answered { answer() } else { Acknowledged::Unknown };
+        }
         match kind {
             AckKind::PubAck => self.finish(packet_id, Phase::PubAck, report),
             AckKind::PubComp => self.finish(packet_id, Phase::PubComp, report),

@@ -233,12 +233,12 @@ impl BufferPool {
         }
     }
 
-    /// A buffer for a large packet, empty, with room for this many bytes and not much more.
-    pub fn take_packet(&mut self, length: usize) -> Vec<u8> {
+    /// A buffer for a large packet, empty, with room for this many bytes and not much more, if there is one.
+    pub fn take_packet(&mut self, length: usize) -> Option<Vec<u8>> {
         let fits = |buffer: &Vec<u8>| (length..=length + length / 4).contains(&buffer.capacity());
         let found = self.packets.iter().rposition(fits).and_then(|index| self.packets.remove(index));
         self.packet_bytes -= found.as_ref().map_or(0, Vec::capacity);
-        found.unwrap_or_else(|| Vec::with_capacity(length))
+        found
     }
 
     /// Takes the buffer of a large packet that is not needed any more; the oldest ones make room.
@@ -318,8 +318,8 @@ mod tests {
         second.recycle(&mut pool);
         assert_eq!(pool.packet_bytes, 100_000);
         // One that is much larger than what is asked for stays where it is.
-        assert_eq!(pool.take_packet(50_000).capacity(), 50_000);
-        assert_eq!(pool.take_packet(95_000).capacity(), 100_000);
+        assert_eq!(pool.take_packet(50_000), None);
+        assert_eq!(pool.take_packet(95_000).map(|buffer| buffer.capacity()), Some(100_000));
         assert_eq!(pool.packet_bytes, 0);
     }
 
@@ -332,7 +332,11 @@ mod tests {
             let held: usize = pool.packets.iter().map(Vec::capacity).sum();
             assert_eq!(pool.packet_bytes, held);
         }
-        assert_eq!(pool.take_packet(8_300_000).capacity(), 8_300_000, "the last that is not too large");
+        assert_eq!(
+            pool.take_packet(8_300_000).map(|buffer| buffer.capacity()),
+            Some(8_300_000),
+            "the last that is not too large"
+        );
         assert!(pool.packets.is_empty());
     }
 }

@@ -17,7 +17,7 @@ use crate::store::{CommitSeq, Owner, Records, RowSeq, RowState};
 pub struct Report {
     /// Connections to wake once the batch is done.
     pub wakers: Vec<Waker>,
-    /// Some outbox is beyond its soft limit, or the store has much to write: the publisher is to pause.
+    /// Some outbox was beyond its soft limit already, or the store has much to write: the publisher is to pause.
     pub pressed: bool,
     /// PUBLISH packets written to outboxes.
     pub sent: u64,

@@ -32,6 +32,19 @@ fn a_client_may_be_silent_for_one_and_a_half_times_its_keep_alive() {
 }
 
 #[test]
+fn a_packet_that_comes_while_deadlines_are_handled_counts() {
+    let bench = Bench::new();
+    let mut party = bench.connect(&Guest { keep_alive: 10, ..Guest::new("c") });
+    let due = bench.now + seconds(15);
+    let heard = Progress { heard: true, unwritten: 0, wrote: false, take: false, may_gather: false };
+    // Another worker handles a packet after the timer has looked at its clock.
+    party.progress(heard, due + 5 * MILLISECOND);
+    bench.broker.handle_deadlines(due);
+    assert_eq!(party.close(), None);
+    assert!(bench.broker.next_deadline().is_some_and(|next| next > due), "it is looked at again");
+}
+
+#[test]
 fn a_client_that_reads_nothing_is_given_up_after_the_write_timeout() {
     let mut bench = Bench::new();
     let mut party = bench.connect(&Guest::new("c"));
