@@ -318,10 +318,13 @@ def main():
             if half:
                 body += ["", f"Half the slowest's rate was {half:,.0f} messages a second."]
     versions = ", ".join(f"{peer.name} {version_of(peer)}" for peer in peers)
+    rounds = "One round" if args.rounds == 1 else f"Medians of {args.rounds} rounds"
+    columns = "" if args.suite == "growth" else (
+        "; in brackets the lowest and highest of Fulmar's. The last columns: Fulmar's share of the best of the others, and the "
+        "share it is to stay below")
     head = [f"# Brokers compared: {args.suite}", "",
-            "What an operation costs the broker: its CPU time in microseconds, unless the row says otherwise. Medians of "
-            f"{args.rounds} rounds, the brokers taking turns; in brackets the lowest and highest of Fulmar's. The last columns: "
-            "Fulmar's share of the best of the others, and the share it is to stay below.", "",
+            "What an operation costs the broker: its CPU time in microseconds, unless the row says otherwise. "
+            f"{rounds}, the brokers taking turns{columns}.", "",
             f"- {datetime.date.today()}; {versions}", f"- {described}", ""]
     report = out / f"{args.suite}.md"
     report.write_text("\n".join(head + body) + "\n")
