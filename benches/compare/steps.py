@@ -31,7 +31,7 @@ CALLS = [
 ]
 # Ours, by the function; the first that matches counts. Inlined functions count as those they are part of.
 FUNCTIONS = [
-    ("read packets and gather runs", r"net::inbound::Inbound::(handle_bytes|handle_input|handle_own|gather|handle_packets)|codec::|topic::|from_utf8|utf8"),
+    ("read packets and gather runs", r"net::gathering::|net::inbound::Inbound::(handle_bytes|handle_input|handle_own|gather|handle_packets)|codec::|topic::|from_utf8|utf8"),
     ("acknowledgements from subscribers", r"handle_acknowledgement|window::Window::finish|Session>::finish"),
     ("acknowledgements to publishers", r"net::acks|encode_acknowledgement|Inbound::(flush|acknowledge|send)"),
     ("find who gets it", r"broker::publish|matches|routing::|generations|MatchCache"),

@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::Shared;
 use super::acks::Acks;
 use super::failure::Failure;
+use super::gathering::{Gathering, Owed, renew};
 use super::login::auth_packet;
 use super::permit::{Permits, covers};
 use crate::auth::acl::Decision;
@@ -80,43 +81,6 @@ pub struct Batch<'r> {
     /// Empty; the room that the next run takes.
     pub run: &'r mut Vec<Incoming<'static>>,
 }
-
-/// The run that is being gathered.
-#[derive(Debug, Default)]
-struct Gathering<'a> {
-    topic: Cow<'a, str>,
-    messages: Vec<Incoming<'a>>,
-    /// What the input is in, if that may be shared.
-    own: Option<&'a Arc<Vec<u8>>>,
-    /// What its client may publish there.
-    permit: Decision,
-    /// Acknowledgements owed for it, in order, and for what.
-    owed: Vec<(AckKind, PacketId, Owed)>,
-    /// Reserved, if the session has taken note of a QoS 2 message in it.
-    transaction: Option<Transaction>,
-    /// Where the first frame begins in the input.
-    start: usize,
-    /// Where the last one ends.
-    end: usize,
-    /// Every frame can be passed on as it is.
-    plain: bool,
-    longest_frame: usize,
-    payload_bytes: usize,
-}
-
-/// What an acknowledgement is owed for.
-#[derive(Debug, Clone, Copy)]
-enum Owed {
-    /// A message of the run, by its index.
-    Message(usize),
-    /// One that was routed before; what commits that.
-    Repetition(CommitSeq),
-    /// One that goes nowhere, as its client may not publish it.
-    Denied,
-}
-
-/// A list of a run that has grown longer than this is not kept.
-const LONGEST_KEPT_RUN: usize = 8 * 1024;
 
 /// What was counted in one batch.
 #[derive(Debug, Default)]
@@ -318,23 +282,7 @@ impl Inbound {
             run.plain = false;
             return Ok(());
         }
-        if run.messages.is_empty() {
-            run.start = position;
-            run.plain = true;
-        }
-        run.plain &=
-            publish.qos == QoS::AtMostOnce && !publish.retain && publish.properties.topic_alias.is_none();
-        run.longest_frame = run.longest_frame.max(frame.len());
-        run.payload_bytes += publish.payload.len();
-        run.end = position + frame.len();
-        let incoming = match run.own.filter(|own| own.len() == frame.len()) {
-            Some(own) => {
-                run.plain = false;
-                Incoming::in_own(publish, own)
-            }
-            None => Incoming::new(publish, frame),
-        };
-        run.messages.push(incoming);
+        run.push(publish, frame, position);
         Ok(())
     }
 
@@ -725,38 +673,7 @@ fn acknowledgement_kind(first_byte: u8) -> Option<AckKind> {
     }
 }
 
-impl<'a> Gathering<'a> {
-    fn begin(&mut self, topic: Cow<'a, str>, position: usize) {
-        self.topic = topic;
-        self.start = position;
-        self.plain = true;
-    }
-}
-
-/// Empties a list and gives its room to messages of another read. Collecting in place keeps the allocation, as both
-/// have the same layout; otherwise each read would let a list grow from nothing.
-fn renew<'b>(mut messages: Vec<Incoming<'_>>) -> Vec<Incoming<'b>> {
-    messages.clear();
-    if messages.capacity() > LONGEST_KEPT_RUN {
-        return Vec::new();
-    }
-    messages.into_iter().map_while(|_| None).collect()
-}
-
 /// QoS 2 exchanges that are not released: no more than there are identifiers.
 fn unreleased(session: &Session) -> u16 {
     u16::try_from(session.unreleased()).unwrap_or(u16::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_of_messages_keeps_its_room() {
-        let list: Vec<Incoming<'_>> = Vec::with_capacity(100);
-        let place = list.as_ptr().addr();
-        let list: Vec<Incoming<'static>> = renew(list);
-        assert_eq!((list.capacity(), list.as_ptr().addr()), (100, place));
-    }
 }

@@ -10,6 +10,7 @@ mod bans;
 mod connection;
 mod entrance;
 mod failure;
+mod gathering;
 mod handshake;
 mod inbound;
 mod listener;
