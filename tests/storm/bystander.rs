@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,7 +150,11 @@ impl Asker {
     fn ask(&mut self, bytes: &[u8], answer: impl Fn(&Event) -> bool) {
         self.stream.write_all(bytes).expect("the broker reads");
         loop {
-            let length = self.stream.read(&mut self.buffer).expect("the broker answers within 10 s");
+            let length = match self.stream.read(&mut self.buffer) {
+                // The system has stopped this process for a moment.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("the broker answers within 10 s"),
+            };
             assert!(length > 0, "the broker closed the bystander's connection");
             let mut out = Vec::new();
             let events = self.client.handle(&self.buffer[..length], &mut out).expect("the broker errs");

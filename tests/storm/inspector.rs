@@ -105,7 +105,14 @@ impl Inspector {
         let mut buffer = [0; 16_384];
         let length = match self.stream.read(&mut buffer) {
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                return;
+            }
             Err(error) => panic!("the inspector's connection: {error}"),
         };
         assert!(length > 0, "the broker closed the inspector's connection");

@@ -217,6 +217,8 @@ impl RawClient {
             Ok(0) => None,
             Ok(_) => Some(byte[0]),
             Err(error) if is_end(&error) => None,
+            // A read with a time-out is not begun again by itself when the system has stopped the process for a moment.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.byte(),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 panic!("the server neither sent a packet nor closed in time")
             }
