@@ -8,7 +8,7 @@ use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{MessageProperties, ProtocolVersion, Publish, QoS, Will};
+use crate::codec::{MessageProperties, ProtocolVersion, Publish, QoS, Will, header_length};
 use crate::topic::TopicName;
 
 /// Names a session; unique while the broker lives.
@@ -194,6 +194,12 @@ impl<'a> Incoming<'a> {
         Self { own: Some(buffer), ..Self::new(publish, buffer) }
     }
 
+    /// Where in the frame the topic ends, and with QoS 1 and 2 the Packet Identifier begins.
+    #[inline]
+    pub fn behind_topic(&self) -> usize {
+        header_length(self.frame.len()) + 2 + self.publish.topic.len()
+    }
+
     /// Notes that a subscriber's queue had no room for it and the publisher is to hear of it.
     pub fn reject(&self) {
         self.rejected.set(true);
@@ -230,8 +236,8 @@ pub struct Run<'a> {
     pub publisher: Publisher,
     /// The publisher's session, if the store keeps which QoS 2 messages it has received.
     pub publisher_session: Option<SessionNumber>,
-    /// All frames are QoS 0 without RETAIN or a Topic Alias and lie one behind the other in these bytes: a
-    /// subscriber of the same version can have them as they are.
+    /// All frames are of one QoS, without DUP, RETAIN or a Topic Alias, and lie one behind the other in these bytes: a
+    /// subscriber of the same version can have them as they are, but for identifiers.
     pub plain: Option<&'a [u8]>,
     /// The longest frame of the run, in bytes.
     pub longest_frame: usize,

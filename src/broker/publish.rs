@@ -51,6 +51,9 @@ impl Broker {
             sequence = self.retain(run.keep(last));
         }
         let matches = self.matches(run.topic);
+        // What is refused leaves gaps.
+        let with_gaps = is_failing.then_some(Run { plain: None, ..*run });
+        let run = with_gaps.as_ref().unwrap_or(run);
         if is_failing {
             self.refuse(run, &matches);
         }

@@ -32,6 +32,9 @@ impl AckKind {
     }
 }
 
+/// Bytes of one of the four in its shortest form.
+pub const SHORTEST: usize = 4;
+
 /// Decodes what follows the fixed header of one of the four.
 #[inline]
 pub fn decode_acknowledgement<'a>(
@@ -59,6 +62,17 @@ pub fn decode_acknowledgement<'a>(
     }
     reader.finish()?;
     Ok(acknowledgement)
+}
+
+/// The Packet Identifiers of the acknowledgements of one kind at the start of `input`, up to the first that is not in its
+/// shortest form, which is the same in all versions and nearly always used.
+#[inline]
+pub fn shortest_acknowledgements(input: &[u8], kind: AckKind) -> impl Iterator<Item = PacketId> {
+    let first_byte = kind.packet_type().first_byte();
+    input.chunks_exact(SHORTEST).map_while(move |packet| match *packet {
+        [first, 2, high, low] if first == first_byte => PacketId::new(u16::from_be_bytes([high, low])),
+        _ => None,
+    })
 }
 
 /// Appends one of the four in its shortest form: 5.0 leaves out the reason when it is Success, 3.x always.

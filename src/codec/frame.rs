@@ -158,6 +158,18 @@ pub(super) fn read_variable_byte_integer(input: &[u8]) -> Result<Option<(u32, us
     if input.len() >= 4 { Err(DecodeError::VariableByteIntegerTooLong) } else { Ok(None) }
 }
 
+/// How many bytes of a packet of this length are its fixed header. That follows from the length, as the Remaining Length
+/// is in its shortest form [MQTT-1.5.5-1].
+#[inline]
+pub const fn header_length(frame_length: usize) -> usize {
+    match frame_length {
+        0..=0x81 => 2,
+        0x82..=0x4002 => 3,
+        0x4003..=0x20_0003 => 4,
+        _ => 5,
+    }
+}
+
 /// How many bytes the integer takes. For values that do not fit: four, as `put_variable_byte_integer` refuses.
 #[inline]
 pub(super) const fn variable_byte_integer_length(value: usize) -> usize {
@@ -302,6 +314,7 @@ mod tests {
             }
             let header = read_header(&input).unwrap().unwrap();
             assert_eq!((header.remaining_length, header.header_length), (length, input.len()));
+            assert_eq!(header_length(header.frame_length()), header.header_length);
             assert_eq!(header.frame_length(), length + input.len());
             let (written, written_length) = variable_byte_integer(length).unwrap();
             assert_eq!(&written[..written_length], bytes);

@@ -40,12 +40,8 @@ impl Acks {
         pool: &mut BufferPool,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let nothing_to_wait_for = sequence == CommitSeq::default() || sequence <= store.committed();
-        if self.held.is_none() && nothing_to_wait_for {
-            if self.ready.capacity() == 0 {
-                self.ready = pool.take();
-            }
-            return write(&mut self.ready);
+        if let Some(ready) = self.ready_for(sequence, store, pool) {
+            return write(ready);
         }
         let mut packet = Vec::new();
         write(&mut packet);
@@ -53,6 +49,23 @@ impl Acks {
         held.packets.push_back((sequence, packet.len()));
         held.pubacks += usize::from(packet.first() == Some(&PUBACK));
         held.bytes.extend(packet);
+    }
+
+    /// Where to write what waits for nothing, if nothing before it does.
+    pub fn ready_for(
+        &mut self,
+        sequence: CommitSeq,
+        store: &dyn Store,
+        pool: &mut BufferPool,
+    ) -> Option<&mut Vec<u8>> {
+        let nothing_to_wait_for = sequence == CommitSeq::default() || sequence <= store.committed();
+        if self.held.is_some() || !nothing_to_wait_for {
+            return None;
+        }
+        if self.ready.capacity() == 0 {
+            self.ready = pool.take();
+        }
+        Some(&mut self.ready)
     }
 
     /// Moves to the ready ones what the store has committed meanwhile. If some are left, the connection will be

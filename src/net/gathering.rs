@@ -1,4 +1,4 @@
-//! The run that is being gathered: consecutive PUBLISH packets of one read to one topic, and what is owed for them.
+//! The run that is being gathered: consecutive PUBLISH packets of one read to one topic.
 //!
 //! Owner: [`Inbound`](super::inbound::Inbound), which adds packet after packet and routes the run when something else comes.
 //! What always holds: the frames of a plain run lie one behind the other in the input.
@@ -7,9 +7,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::auth::acl::Decision;
-use crate::codec::{AckKind, PacketId, Publish, QoS};
+use crate::codec::{MessageProperties, PacketId, ProtocolVersion, Publish, QoS};
 use crate::message::Incoming;
-use crate::store::{CommitSeq, Transaction};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,10 +21,13 @@ pub struct Gathering<'a> {
     pub own: Option<&'a Arc<Vec<u8>>>,
     /// What its client may publish there.
     pub permit: Decision,
-    /// Acknowledgements owed for it, in order, and for what.
-    pub owed: Vec<(AckKind, PacketId, Owed)>,
-    /// Reserved, if the session has taken note of a QoS 2 message in it.
-    pub transaction: Option<Transaction>,
+    /// Some of its messages are to be acknowledged.
+    pub is_owed: bool,
+    /// Some of its messages have QoS 2.
+    pub exactly_once: bool,
+    /// The last packet's first byte, and its topic with the length before it: what begins so again needs no second look.
+    /// Its topic is the run's, and its client may publish so there.
+    head: Option<(u8, &'a [u8])>,
     /// Where the first frame begins in the input.
     pub start: usize,
     /// Where the last one ends.
@@ -38,26 +40,57 @@ pub struct Gathering<'a> {
     pub payload_bytes: usize,
 }
 
-/// What an acknowledgement is owed for.
-#[derive(Debug, Clone, Copy)]
-pub enum Owed {
-    /// A message of the run, by its index.
-    Message(usize),
-    /// One that was routed before; what commits that.
-    Repetition(CommitSeq),
-    /// One that goes nowhere, as its client may not publish it.
-    Denied,
-}
-
 /// A list of a run that has grown longer than this is not kept.
 const LONGEST_KEPT_RUN: usize = 8 * 1024;
 
 impl<'a> Gathering<'a> {
+    /// Nothing yet, from an input that may be shared if it is `own`; with the room of an empty list.
+    pub fn new(own: Option<&'a Arc<Vec<u8>>>, messages: Vec<Incoming<'a>>) -> Self {
+        Self { own, messages, ..Self::default() }
+    }
+
+    /// Forgets its messages.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        (self.is_owed, self.exactly_once) = (false, false);
+        (self.longest_frame, self.payload_bytes) = (0, 0);
+    }
+
     /// Begins with a topic, at the frame that is at this position of the input.
     pub fn begin(&mut self, topic: Cow<'a, str>, position: usize) {
         self.topic = topic;
         self.start = position;
         self.plain = true;
+        self.head = None;
+    }
+
+    /// Decodes a PUBLISH that differs from the last one in its identifier and payload alone, if it is one.
+    #[inline]
+    pub fn decode_next(
+        &self,
+        version: ProtocolVersion,
+        first_byte: u8,
+        body: &'a [u8],
+    ) -> Option<Publish<'a>> {
+        let (_, head) = self.head.filter(|(first, _)| *first == first_byte)?;
+        let rest = body.strip_prefix(head)?;
+        let qos = match first_byte >> 1 & 0b11 {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        };
+        let (packet_id, rest) = match qos {
+            QoS::AtMostOnce => (None, rest),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                let (packet_id, rest) = rest.split_first_chunk::<2>()?;
+                (Some(PacketId::new(u16::from_be_bytes(*packet_id))?), rest)
+            }
+        };
+        let payload = if version == ProtocolVersion::V5 { rest.strip_prefix(&[0])? } else { rest };
+        let (dup, retain) = (first_byte & 0b1000 != 0, first_byte & 1 != 0);
+        let topic = head.get(2..)?;
+        let properties = MessageProperties::default();
+        Some(Publish { dup, qos, retain, topic, packet_id, properties, payload })
     }
 
     /// Adds a message, whose frame is at this position of the input.
@@ -66,8 +99,11 @@ impl<'a> Gathering<'a> {
             self.start = position;
             self.plain = true;
         }
+        let qos = self.messages.first().map_or(publish.qos, |first| first.publish.qos);
         self.plain &=
-            publish.qos == QoS::AtMostOnce && !publish.retain && publish.properties.topic_alias.is_none();
+            publish.qos == qos && !publish.dup && !publish.retain && publish.properties.topic_alias.is_none();
+        self.is_owed |= publish.packet_id.is_some();
+        self.exactly_once |= publish.qos == QoS::ExactlyOnce;
         self.longest_frame = self.longest_frame.max(frame.len());
         self.payload_bytes += publish.payload.len();
         self.end = position + frame.len();
@@ -79,6 +115,17 @@ impl<'a> Gathering<'a> {
             None => Incoming::new(publish, frame),
         };
         self.messages.push(incoming);
+    }
+
+    /// Notes how the packet that was just added began.
+    pub fn note_head(&mut self) {
+        let Some(last) = self.messages.last().filter(|last| last.publish.properties.topic_alias.is_none())
+        else {
+            return;
+        };
+        let end = last.behind_topic();
+        let topic = last.frame.get(end - 2 - last.publish.topic.len()..end);
+        self.head = last.frame.first().copied().zip(topic);
     }
 }
 

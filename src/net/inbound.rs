@@ -13,16 +13,17 @@ use std::time::Instant;
 use super::Shared;
 use super::acks::Acks;
 use super::failure::Failure;
-use super::gathering::{Gathering, Owed, renew};
+use super::gathering::{Gathering, renew};
 use super::login::auth_packet;
 use super::permit::{Permits, covers};
 use crate::auth::acl::Decision;
 use crate::auth::{Exchange, Refused, SCRAM_SHA_256, Why};
-use crate::broker::{Counter, Denial, Ending, SessionHandle, Subscribed};
+use crate::broker::{Counter, Denial, Ending, Routed, SessionHandle, Subscribed};
 use crate::codec::{
     AckKind, Acknowledgement, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, ProtocolVersion,
-    Publish, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, decode_acknowledgement, decode_body,
-    decode_publish, encode_acknowledgement, read_header,
+    Publish, QoS, ReasonCode, SHORTEST_ACKNOWLEDGEMENT, SubAck, Subscribe, UnsubAck, Unsubscribe,
+    decode_acknowledgement, decode_body, decode_publish, encode_acknowledgement, read_header,
+    shortest_acknowledgements,
 };
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
@@ -80,6 +81,24 @@ pub struct Batch<'r> {
     pub messages: usize,
     /// Empty; the room that the next run takes.
     pub run: &'r mut Vec<Incoming<'static>>,
+}
+
+/// What became of messages that were to be received.
+struct Received {
+    /// So many are to be routed.
+    count: usize,
+    /// Reserved, if the session has taken note of QoS 2 messages.
+    transaction: Option<Transaction>,
+    /// What is the matter with the next one.
+    then: Option<Then>,
+}
+
+/// Why a message is not routed.
+enum Then {
+    /// It was received before; what commits that.
+    Repeated(CommitSeq),
+    /// Its client may not send it now.
+    Failed(Failure),
 }
 
 /// What was counted in one batch.
@@ -177,10 +196,11 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<usize, Failure> {
         Permits::renew(&mut self.permits, &self.shared.broker, &self.handle);
-        let mut run = Gathering { own, messages: renew(std::mem::take(batch.run)), ..Gathering::default() };
+        let mut run = Gathering::new(own, renew(std::mem::take(batch.run)));
         let mut tally = Tally::default();
         let result = self.handle_packets(input, &mut run, &mut tally, batch);
-        self.flush(&mut run, input, batch);
+        // What it has to say comes first.
+        let result = self.flush(&mut run, input, batch).and(result);
         *batch.run = renew(run.messages);
         let counters = &self.shared.broker.counters;
         counters.add(Counter::BytesReceived, *result.as_ref().unwrap_or(&input.len()) as u64);
@@ -209,7 +229,7 @@ impl Inbound {
             let Some((frame, _)) = rest.split_at_checked(size) else { break };
             let body = frame.get(header.header_length..).unwrap_or_default();
             if acknowledgement_kind(header.first_byte).is_some() {
-                self.flush(run, input, batch);
+                self.flush(run, input, batch)?;
                 position += self.handle_acknowledgements(rest, tally, batch)?;
                 continue;
             }
@@ -220,12 +240,17 @@ impl Inbound {
             tally.packets += 1;
             if is_publish {
                 batch.messages -= 1;
-                let publish = decode_publish(self.version, header.first_byte, body)?;
                 tally.publishes += 1;
-                tally.publish_bytes += publish.payload.len() as u64;
-                self.gather(publish, frame, position, input, run, batch)?;
+                if let Some(publish) = run.decode_next(self.version, header.first_byte, body) {
+                    tally.publish_bytes += publish.payload.len() as u64;
+                    run.push(publish, frame, position);
+                } else {
+                    let publish = decode_publish(self.version, header.first_byte, body)?;
+                    tally.publish_bytes += publish.payload.len() as u64;
+                    self.gather(publish, frame, position, input, run, batch)?;
+                }
             } else {
-                self.flush(run, input, batch);
+                self.flush(run, input, batch)?;
                 let packet = decode_body(self.version, header.first_byte, body)?;
                 self.handle_packet(packet, batch)?;
             }
@@ -248,14 +273,14 @@ impl Inbound {
         if publish.properties.topic_alias.is_some() {
             let topic = self.resolve_alias(&publish)?;
             if run.topic != topic {
-                self.flush(run, input, batch);
+                self.flush(run, input, batch)?;
                 run.begin(Cow::Owned(topic), position);
                 run.permit = self.permit(&run.topic);
             }
         } else if run.topic.as_bytes() != publish.topic {
             let topic = TopicName::parse(publish.topic)?;
             self.check_topic(topic)?;
-            self.flush(run, input, batch);
+            self.flush(run, input, batch)?;
             run.begin(Cow::Borrowed(topic.as_str()), position);
             run.permit = self.permit(&run.topic);
         }
@@ -263,89 +288,101 @@ impl Inbound {
         if !is_allowed {
             self.deny(run, batch)?;
         }
-        if let Some(packet_id) = publish.packet_id {
-            let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
-            let received = self.note_received(kind, packet_id, run)?;
-            let owed = match (received, is_allowed) {
-                (Err(first), _) => Owed::Repetition(first),
-                (Ok(()), true) => Owed::Message(run.messages.len()),
-                (Ok(()), false) => Owed::Denied,
-            };
-            run.owed.push((kind, packet_id, owed));
-            if received.is_err() {
-                // It leaves a gap between the frames.
-                run.plain = false;
-                return Ok(());
-            }
-        }
-        if !is_allowed {
-            run.plain = false;
+        if is_allowed {
+            run.push(publish, frame, position);
+            run.note_head();
             return Ok(());
         }
-        run.push(publish, frame, position);
+        self.flush(run, input, batch)?;
+        let denied = [Incoming::new(publish, frame)];
+        let is_exactly_once = denied.iter().any(|denied| denied.publish.qos == QoS::ExactlyOnce);
+        let (reason, wait_for) = match self.receive(&denied, is_exactly_once).then {
+            Some(Then::Failed(failure)) => return Err(failure),
+            Some(Then::Repeated(first)) => (ReasonCode::Success, first),
+            None if self.version == ProtocolVersion::V5 => (ReasonCode::NotAuthorized, CommitSeq::default()),
+            // In 3.x an acknowledgement cannot say so.
+            None => (ReasonCode::Success, CommitSeq::default()),
+        };
+        let [Incoming { publish, .. }] = &denied;
+        self.answer(publish, reason, wait_for, batch);
         Ok(())
     }
 
-    /// Routes what was gathered, and pays what is owed for it.
-    fn flush(&mut self, run: &mut Gathering<'_>, input: &[u8], batch: &mut Batch<'_>) {
-        if run.messages.is_empty() && run.owed.is_empty() {
+    /// Routes what was gathered, and acknowledges it.
+    ///
+    /// # Errors
+    /// As soon as a message may not be sent; those before it have been routed.
+    fn flush(&mut self, run: &mut Gathering<'_>, input: &[u8], batch: &mut Batch<'_>) -> Result<(), Failure> {
+        let mut result = Ok(());
+        let mut rest = &run.messages[..];
+        while !rest.is_empty() {
+            let Received { count, transaction, then } = self.receive(rest, run.exactly_once);
+            let (messages, behind) = rest.split_at_checked(count).unwrap_or_default();
+            let is_whole = messages.len() == run.messages.len();
+            if !messages.is_empty() {
+                let routed = self.shared.broker.publish(
+                    &Run {
+                        version: self.version,
+                        topic: TopicName::assume_checked(&run.topic),
+                        messages,
+                        now: batch.now,
+                        publisher: self.handle.publisher,
+                        publisher_session: self.kept.then_some(self.handle.number),
+                        plain: if run.plain && is_whole { input.get(run.start..run.end) } else { None },
+                        longest_frame: run.longest_frame,
+                        payload_bytes: run.payload_bytes,
+                    },
+                    transaction,
+                    batch.report,
+                );
+                if run.is_owed {
+                    self.acknowledge(messages, routed, batch);
+                }
+            }
+            let (Some(then), Some((next, behind))) = (then, behind.split_first()) else { break };
+            match then {
+                // It is acknowledged again, and nothing more.
+                Then::Repeated(first) => self.answer(&next.publish, ReasonCode::Success, first, batch),
+                Then::Failed(failure) => {
+                    result = Err(failure);
+                    break;
+                }
+            }
+            rest = behind;
+        }
+        run.clear();
+        result
+    }
+
+    /// Acknowledges what was routed.
+    fn acknowledge(&mut self, messages: &[Incoming<'_>], routed: Routed, batch: &mut Batch<'_>) {
+        let reason = |kind| match kind {
+            // Said in PUBACK alone: with QoS 2 the message is not done yet.
+            AckKind::PubAck if !routed.matched => ReasonCode::NoMatchingSubscribers,
+            _ => ReasonCode::Success,
+        };
+        let owed = |incoming: &Incoming<'_>| owed_for(&incoming.publish);
+        let is_taken = |incoming: &Incoming<'_>| !incoming.is_rejected() && !incoming.is_refused();
+        let (store, pool) = (&*self.shared.broker.store, &mut batch.report.buffers);
+        if messages.iter().all(is_taken)
+            && let Some(ready) = self.acks.ready_for(routed.sequence, store, pool)
+        {
+            for (kind, packet_id) in messages.iter().filter_map(owed) {
+                batch.report.packets_sent += 1;
+                encode_acknowledgement(ready, self.version, kind, packet_id, reason(kind));
+            }
             return;
         }
-        let mut matched = true;
-        let mut sequence = CommitSeq::default();
-        if !run.messages.is_empty() {
-            let routed = self.shared.broker.publish(
-                &Run {
-                    version: self.version,
-                    topic: TopicName::assume_checked(&run.topic),
-                    messages: &run.messages,
-                    now: batch.now,
-                    publisher: self.handle.publisher,
-                    publisher_session: self.kept.then_some(self.handle.number),
-                    plain: if run.plain { input.get(run.start..run.end) } else { None },
-                    longest_frame: run.longest_frame,
-                    payload_bytes: run.payload_bytes,
-                },
-                run.transaction.take(),
-                batch.report,
-            );
-            (matched, sequence) = (routed.matched, routed.sequence);
-        }
-        // One that nothing was appended under.
-        drop(run.transaction.take());
-        for (kind, packet_id, owed) in run.owed.drain(..) {
-            let message = match owed {
-                Owed::Message(index) => run.messages.get(index),
-                Owed::Repetition(_) | Owed::Denied => None,
-            };
-            let reason = match (message, owed) {
-                (Some(message), _) if message.is_rejected() => ReasonCode::QuotaExceeded,
-                // Said in PUBACK alone: with QoS 2 the message is not done yet.
-                (Some(_), _) if !matched && kind == AckKind::PubAck => ReasonCode::NoMatchingSubscribers,
-                // In 3.x an acknowledgement cannot say so.
-                (_, Owed::Denied) if self.version == ProtocolVersion::V5 => ReasonCode::NotAuthorized,
-                (_, Owed::Message(_) | Owed::Repetition(_) | Owed::Denied) => ReasonCode::Success,
-            };
-            if kind == AckKind::PubRec && reason.is_error() {
-                // The exchange ends here: the identifier is free again [MQTT-4.3.3-9].
-                let mut state = self.handle.lock();
-                state.session.release(packet_id);
-                self.unreleased = unreleased(&state.session);
-            }
-            let is_refused = message.is_some_and(Incoming::is_refused);
-            if is_refused && self.version != ProtocolVersion::V5 {
+        for incoming in messages {
+            let Some((kind, packet_id)) = owed(incoming) else { continue };
+            let reason = if incoming.is_rejected() { ReasonCode::QuotaExceeded } else { reason(kind) };
+            if incoming.is_refused() && self.version != ProtocolVersion::V5 {
                 // In 3.x only silence says that it was not taken.
-                continue;
+                self.release_refused(kind, packet_id, reason);
+            } else {
+                self.answer(&incoming.publish, reason, routed.sequence, batch);
             }
-            let wait_for = match owed {
-                Owed::Message(_) | Owed::Denied => sequence,
-                Owed::Repetition(first) => sequence.max(first),
-            };
-            self.acknowledge(kind, packet_id, reason, wait_for, batch);
         }
-        run.messages.clear();
-        run.longest_frame = 0;
-        run.payload_bytes = 0;
     }
 
     /// What the client may publish to a topic.
@@ -417,41 +454,47 @@ impl Inbound {
         Ok(topic.as_str().to_owned())
     }
 
-    /// Counts a PUBLISH with QoS 1 or 2 against the Receive Maximum [MQTT-3.3.4-7].
-    /// With QoS 2, one that was received before is not: then, what commits the first.
-    fn note_received(
-        &mut self,
-        kind: AckKind,
-        packet_id: PacketId,
-        run: &mut Gathering<'_>,
-    ) -> Result<Result<(), CommitSeq>, Failure> {
-        let owed = run.owed.len();
+    /// Takes note of messages with QoS 2, and counts those with QoS 1 and 2 against the Receive Maximum [MQTT-3.3.4-7].
+    fn receive(&mut self, messages: &[Incoming<'_>], exactly_once: bool) -> Received {
+        let all = Received { count: messages.len(), transaction: None, then: None };
+        if !exactly_once && self.version != ProtocolVersion::V5 {
+            // Before 5.0 a client may have as many QoS 1 messages in flight as it likes.
+            return all;
+        }
+        // Reserved before the session knows of it: whoever finds it there knows what commits it.
+        let transaction = (exactly_once && self.kept).then(|| Transaction::begin(&self.shared.broker.store));
+        let sequence = transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
         let most = self.shared.broker.settings.receive_maximum;
         // QoS 2 messages whose PUBREC is held are among the unreleased ones.
-        let held = self.acks.held_pubacks();
-        let mut received = Ok(());
-        let mut in_flight = usize::from(self.unreleased) + held;
-        if kind == AckKind::PubRec {
-            // Reserved before the session knows of it: whoever finds it there knows what commits it.
-            if self.kept && run.transaction.is_none() {
-                run.transaction = Some(Transaction::begin(&self.shared.broker.store));
+        let (held, piles_up) = (self.acks.held_pubacks(), self.acks.held() > 0);
+        let mut owed = 0;
+        let mut state = exactly_once.then(|| self.handle.lock());
+        for (count, incoming) in messages.iter().enumerate() {
+            let Some(packet_id) = incoming.publish.packet_id else { continue };
+            let stop = |then| Received { count, transaction: None, then: Some(then) };
+            owed += 1;
+            let mut in_flight = usize::from(self.unreleased) + held;
+            if let (Some(state), QoS::ExactlyOnce) = (&mut state, incoming.publish.qos) {
+                // What an earlier connection left in its socket must not begin an exchange that a later one has ended.
+                if !state.session.is_attached(self.link) {
+                    let stop = stop(Then::Failed(Failure::Close(Close::TakenOver)));
+                    return Received { transaction, ..stop };
+                }
+                if let Err(first) = state.session.receive(packet_id, sequence) {
+                    return Received { transaction, ..stop(Then::Repeated(first)) };
+                }
+                self.unreleased = unreleased(&state.session);
+                in_flight = usize::from(self.unreleased) + held;
+            } else {
+                // What is acknowledged at once is in flight alone; what waits for the store piles up.
+                in_flight += if piles_up { owed } else { 1 };
             }
-            let sequence = run.transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
-            let mut state = self.handle.lock();
-            // What an earlier connection left in its socket must not begin an exchange that a later one has ended.
-            if !state.session.is_attached(self.link) {
-                return Err(Failure::Close(Close::TakenOver));
+            if self.version != ProtocolVersion::V5 || in_flight <= usize::from(most) {
+                continue;
             }
-            received = state.session.receive(packet_id, sequence);
-            self.unreleased = unreleased(&state.session);
-            in_flight = usize::from(self.unreleased) + held;
-        } else {
-            // What is acknowledged at once is in flight alone; what waits for the store piles up.
-            in_flight += if self.acks.held() > 0 { owed + 1 } else { 1 };
-        }
-        if self.version == ProtocolVersion::V5 && in_flight > usize::from(most) {
             if !self.forgives_receive_maximum {
-                return Err(Failure::ReceiveMaximumExceeded(most));
+                let stop = stop(Then::Failed(Failure::ReceiveMaximumExceeded(most)));
+                return Received { transaction, ..stop };
             }
             if !std::mem::replace(&mut self.forgiven, true) {
                 tracing::warn!(
@@ -460,7 +503,7 @@ impl Inbound {
                 );
             }
         }
-        Ok(received)
+        Received { transaction, ..all }
     }
 
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
@@ -540,6 +583,25 @@ impl Inbound {
         let mut position = 0;
         let result = loop {
             let rest = input.get(position..).unwrap_or_default();
+            // A client acknowledges one message after the other.
+            if let Some(kind) = rest.first().copied().and_then(acknowledgement_kind) {
+                let packet_ids = shortest_acknowledgements(rest, kind);
+                let count = state.session.acknowledge_in_turn(kind, packet_ids);
+                if count > 0 {
+                    if let Some(answer) = usual_answer(kind) {
+                        batch.report.packets_sent += count as u64;
+                        for packet_id in shortest_acknowledgements(rest, kind).take(count) {
+                            self.acks.push(sequence, &*broker.store, &mut batch.report.buffers, |bytes| {
+                                let success = ReasonCode::Success;
+                                encode_acknowledgement(bytes, self.version, answer, packet_id, success);
+                            });
+                        }
+                    }
+                    position += count * SHORTEST_ACKNOWLEDGEMENT;
+                    tally.packets += count as u64;
+                    continue;
+                }
+            }
             let (kind, packet) = match next_acknowledgement(rest, self.version, self.packet_limit as usize) {
                 Ok(Some((kind, packet, length))) => {
                     position += length;
@@ -610,14 +672,25 @@ impl Inbound {
         }
     }
 
-    fn acknowledge(
+    /// Forgets a QoS 2 message that is refused: its identifier is free again [MQTT-4.3.3-9].
+    fn release_refused(&mut self, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
+        if kind == AckKind::PubRec && reason.is_error() {
+            let mut state = self.handle.lock();
+            state.session.release(packet_id);
+            self.unreleased = unreleased(&state.session);
+        }
+    }
+
+    /// Acknowledges one PUBLISH, if it is to be.
+    fn answer(
         &mut self,
-        kind: AckKind,
-        packet_id: PacketId,
+        publish: &Publish<'_>,
         reason: ReasonCode,
         sequence: CommitSeq,
         batch: &mut Batch<'_>,
     ) {
+        let Some((kind, packet_id)) = owed_for(publish) else { return };
+        self.release_refused(kind, packet_id, reason);
         let version = self.version;
         batch.report.packets_sent += 1;
         self.acks.push(sequence, &*self.shared.broker.store, &mut batch.report.buffers, |bytes| {
@@ -660,6 +733,21 @@ fn next_acknowledgement(
     };
     let body = input.get(header.header_length..length).unwrap_or_default();
     Ok(Some((kind, decode_acknowledgement(version, kind, header.first_byte, body)?, length)))
+}
+
+/// What a PUBLISH with QoS 1 or 2 is acknowledged with.
+fn owed_for(publish: &Publish<'_>) -> Option<(AckKind, PacketId)> {
+    let kind = if publish.qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+    Some((kind, publish.packet_id?))
+}
+
+/// What an acknowledgement is answered with, if all is well and the exchange goes on.
+fn usual_answer(kind: AckKind) -> Option<AckKind> {
+    match kind {
+        AckKind::PubRec => Some(AckKind::PubRel),
+        AckKind::PubRel => Some(AckKind::PubComp),
+        AckKind::PubAck | AckKind::PubComp => None,
+    }
 }
 
 /// Which of the four acknowledgements a first byte begins, if any.

@@ -1,16 +1,17 @@
 //! Delivery to one session: straight into the outbox where that is possible, into the queue where it is not.
 //!
 //! Implements the sending side of §4.3 and the subscriber's side of §3.3. The hot path is [`Session::deliver`]:
-//! one lock for a whole run of messages, and for a plain run a single copy of the publisher's bytes.
+//! one lock for a whole run of messages, and for a plain run a single copy of the publisher's bytes, with other
+//! identifiers written over those that came.
 
 use std::sync::Arc;
 
-use super::frames::{Properties, Source, copy_frame, is_v5, write};
+use super::frames::{Properties, Source, copy_frame, is_v5, renumber, write};
 use super::outbox::REFERENCE_FROM;
 use super::queue::{Pushed, Queued};
 use super::report::{NewRow, Report};
 use super::window::{Content, Details, GroupNumber};
-use super::{AckKind, Context, Phase, QoS, Session, first_phase};
+use super::{AckKind, Context, Link, Phase, QoS, Session, first_phase};
 use crate::codec::{PacketId, PublishHeader, ReasonCode, encode_acknowledgement};
 use crate::message::{Expiry, Incoming, Message, Run};
 use crate::store::{CommitSeq, RowSeq, RowState};
@@ -75,11 +76,20 @@ impl Terms<'_> {
     }
 }
 
+/// Whether a client takes the frames of a run as they came, but for flags and identifiers.
+fn takes_as_it_is(link: &Link, run: &Run<'_>, terms: &Terms<'_>) -> bool {
+    is_v5(link.version) == is_v5(run.version)
+        && terms.identifiers.is_none()
+        && link.aliases.is_none()
+        && run.longest_frame <= link.maximum_packet_size as usize
+        && !(terms.several && run.longest_frame >= REFERENCE_FROM)
+}
+
 impl Session {
     /// Delivers a run of messages, each at the lower of its QoS and the granted one [MQTT-3.8.4-8].
     pub fn deliver(&mut self, run: &Run<'_>, terms: &Terms<'_>, context: Context<'_>, report: &mut Report) {
         let before = self.pending();
-        if !self.deliver_plain(run, terms, context, report) {
+        if !self.deliver_whole(run, terms, context, report) {
             let is_passed_on = self.passes_on(run, terms);
             for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
                 let retain = incoming.publish.retain && terms.retain_as_published;
@@ -146,41 +156,53 @@ impl Session {
         }
     }
 
-    /// The whole run as it came, if nothing in it has to change for this client.
-    fn deliver_plain(
+    /// The whole run at once, if nothing in it has to change for this client but identifiers, and all of it can leave now.
+    fn deliver_whole(
         &mut self,
         run: &Run<'_>,
         terms: &Terms<'_>,
         context: Context<'_>,
         report: &mut Report,
     ) -> bool {
-        let (Some(bytes), Some(link)) = (run.plain, &mut self.link) else { return false };
-        let as_it_is = is_v5(link.version) == is_v5(run.version)
-            && terms.identifiers.is_none()
-            && link.aliases.is_none()
-            && run.longest_frame <= link.maximum_packet_size as usize
-            && !(terms.several && run.longest_frame >= REFERENCE_FROM)
-            && link.pending() + bytes.len() <= context.limits.outbox_hard;
-        if as_it_is {
-            link.outbox.begin(&mut report.buffers);
-            link.outbox.bytes.extend_from_slice(bytes);
-            report.sent += run.messages.len() as u64;
-            report.sent_bytes += run.payload_bytes as u64;
+        let (Some(bytes), Some(first)) = (run.plain, run.messages.first()) else { return false };
+        let (Some(link), qos) = (&self.link, first.publish.qos) else { return false };
+        let has_room = link.pending() + bytes.len() <= context.limits.outbox_hard;
+        if !has_room || !takes_as_it_is(link, run, terms) {
+            return false;
         }
-        as_it_is
+        let packet_id = match first_phase(qos) {
+            None => None,
+            Some(phase) => {
+                let room = usize::from(link.window.saturating_sub(self.in_flight()));
+                let leaves_at_once = qos <= terms.qos && self.passes_on(run, terms) && self.has_room();
+                if !leaves_at_once || run.messages.len() > room {
+                    return false;
+                }
+                let Some(first) = self.exchanges.window.send_in_turn(phase, run.messages.len()) else {
+                    return false;
+                };
+                Some(first)
+            }
+        };
+        let Some(link) = &mut self.link else { return false };
+        link.outbox.begin(&mut report.buffers);
+        let start = link.outbox.bytes.len();
+        link.outbox.bytes.extend_from_slice(bytes);
+        if let (Some(first), Some(copied)) = (packet_id, link.outbox.bytes.get_mut(start..)) {
+            renumber(copied, run.messages, first);
+        }
+        report.sent += run.messages.len() as u64;
+        report.sent_bytes += run.payload_bytes as u64;
+        true
     }
 
     /// Whether messages of a run go to this client as they came, but for flags and identifier, and nothing is remembered of
     /// them: asked once a run, as most of them do.
     fn passes_on(&self, run: &Run<'_>, terms: &Terms<'_>) -> bool {
         let Some(link) = &self.link else { return false };
-        is_v5(link.version) == is_v5(run.version)
-            && terms.identifiers.is_none()
+        takes_as_it_is(link, run, terms)
             && terms.group.is_none()
-            && link.aliases.is_none()
             && link.gated.is_none()
-            && run.longest_frame <= link.maximum_packet_size as usize
-            && !(terms.several && run.longest_frame >= REFERENCE_FROM)
             && !self.is_persistent()
             && !self.is_kept()
     }

@@ -6,13 +6,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock};
 
-use hashbrown::HashMap;
-
 use super::deliver::DropReason;
 use super::queue::{Queue, QueueBudget};
+use super::received::Received;
 use super::window::Window;
-use crate::codec::PacketId;
-use crate::store::CommitSeq;
 
 /// The exchanges of one session that are going on, or wait.
 #[derive(Debug)]
@@ -21,8 +18,8 @@ pub(super) struct Exchanges {
     pub window: Window,
     /// What waits for the window.
     pub queue: Queue,
-    /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10], and what commits that they were.
-    pub received: HashMap<PacketId, CommitSeq>,
+    /// QoS 2 identifiers received and not released yet [MQTT-4.3.3-10].
+    pub received: Received,
     /// Messages dropped, by [`DropReason`], with QoS 0 as well.
     pub drops: [u32; DropReason::COUNT],
 }
@@ -32,12 +29,13 @@ impl Exchanges {
         Self {
             window: Window::default(),
             queue: Queue::new(budget),
-            received: HashMap::new(),
+            received: Received::default(),
             drops: [0; DropReason::COUNT],
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether none is going on, none waits and none was dropped.
+    pub fn is_empty(&self) -> bool {
         self.window.is_empty()
             && self.queue.is_empty()
             && self.received.is_empty()
@@ -69,6 +67,7 @@ impl OnDemand {
 impl Deref for OnDemand {
     type Target = Exchanges;
 
+    #[inline]
     fn deref(&self) -> &Exchanges {
         static NONE: LazyLock<Exchanges> = LazyLock::new(|| Exchanges::new(Arc::new(QueueBudget::new(0))));
         self.made.as_deref().unwrap_or_else(|| &NONE)
@@ -76,6 +75,7 @@ impl Deref for OnDemand {
 }
 
 impl DerefMut for OnDemand {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Exchanges {
         let Self { made, budget } = self;
         made.get_or_insert_with(|| Box::new(Exchanges::new(budget.clone())))

@@ -11,8 +11,8 @@ use super::link::Link;
 use super::outbox::REFERENCE_FROM;
 use super::{Context, QoS};
 use crate::codec::{
-    MAXIMUM_REMAINING_LENGTH, ProtocolVersion, PublishHeader, PublishProperties, encode_publish_head,
-    publish_length,
+    MAXIMUM_REMAINING_LENGTH, PacketId, ProtocolVersion, PublishHeader, PublishProperties,
+    encode_publish_head, publish_length,
 };
 use crate::message::{Expiry, Incoming, Message, Run};
 
@@ -167,13 +167,24 @@ pub(super) fn copy_frame(bytes: &mut Vec<u8>, incoming: &Incoming<'_>, header: P
     if let Some(first) = bytes.get_mut(start) {
         *first = 0x30 | (u8::from(header.dup) << 3) | ((header.qos as u8) << 1) | u8::from(header.retain);
     }
-    if let Some(packet_id) = header.packet_id {
-        let behind_header = incoming.frame.get(1..).unwrap_or_default();
-        let length_bytes = 1 + behind_header.iter().take_while(|byte| **byte & 0x80 != 0).count();
-        let at = start + 1 + length_bytes + 2 + incoming.publish.topic.len();
-        if let Some(slot) = bytes.get_mut(at..at + 2) {
-            slot.copy_from_slice(&packet_id.get().to_be_bytes());
-        }
+    if let (Some(packet_id), Some(frame)) = (header.packet_id, bytes.get_mut(start..)) {
+        put_packet_id(frame, incoming, packet_id);
+    }
+}
+
+/// Gives copied frames of QoS 1 or 2, one behind the other, these identifiers: the first and those that follow it.
+pub(super) fn renumber(mut frames: &mut [u8], messages: &[Incoming<'_>], first: PacketId) {
+    for (incoming, number) in messages.iter().zip(first.get()..) {
+        put_packet_id(frames, incoming, PacketId::new(number).unwrap_or(first));
+        frames = frames.get_mut(incoming.frame.len()..).unwrap_or_default();
+    }
+}
+
+/// Writes an identifier over the one in a copy of a frame.
+fn put_packet_id(copy: &mut [u8], incoming: &Incoming<'_>, packet_id: PacketId) {
+    let behind_topic = incoming.behind_topic();
+    if let Some(slot) = copy.get_mut(behind_topic..behind_topic + 2) {
+        slot.copy_from_slice(&packet_id.get().to_be_bytes());
     }
 }
 

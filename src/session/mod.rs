@@ -21,6 +21,7 @@ mod frames;
 mod link;
 mod outbox;
 mod queue;
+mod received;
 mod report;
 mod stored;
 mod window;
@@ -28,7 +29,7 @@ mod window;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::exchanges::OnDemand;
+use self::exchanges::{Exchanges, OnDemand};
 use self::stored::Kept;
 pub use aliases::{IncomingAliases, OutgoingAliases};
 pub use deliver::{DropReason, Terms};
@@ -222,18 +223,7 @@ impl Session {
     /// Notes a PUBLISH with QoS 2, whose reception is committed with `sequence`. If its identifier was received before
     /// and not released, it must not be delivered again [MQTT-4.3.3-10]: then it is told what commits the first.
     pub fn receive(&mut self, packet_id: PacketId, sequence: CommitSeq) -> Result<(), CommitSeq> {
-        match self.exchanges.received.entry(packet_id) {
-            hashbrown::hash_map::Entry::Vacant(free) => {
-                free.insert(sequence);
-                Ok(())
-            }
-            hashbrown::hash_map::Entry::Occupied(known) => Err(*known.get()),
-        }
-    }
-
-    /// Whether a QoS 2 exchange of the client's is going on under this identifier.
-    pub fn is_received(&self, packet_id: PacketId) -> bool {
-        self.exchanges.received.contains_key(&packet_id)
+        self.exchanges.received.insert(packet_id, sequence)
     }
 
     /// QoS 2 exchanges of the client's that are not released.
@@ -244,15 +234,7 @@ impl Session {
     /// Forgets a received identifier, because its PUBREL came or because the message was refused. Whether it
     /// was there.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        if !self.is_received(packet_id) {
-            return false;
-        }
-        let received = &mut self.exchanges.received;
-        received.remove(&packet_id);
-        if received.is_empty() && received.capacity() > 64 {
-            *received = Default::default();
-        }
-        true
+        !self.exchanges.received.is_empty() && self.exchanges.received.remove(packet_id)
     }
 
     /// Handles PUBACK, PUBREC or PUBCOMP of the client's for what we sent it, and PUBREL for what it sent [MQTT-4.3.2],
@@ -306,6 +288,31 @@ impl Session {
                 let reason = if found { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
                 Acknowledged::Answer(AckKind::PubComp, packet_id, reason)
             }
+        }
+    }
+
+    /// Handles acknowledgements of one kind, that say Success, as long as nothing comes of them but the usual answer: PUBREL
+    /// to PUBREC, PUBCOMP to PUBREL; how many. The rest are for [`Session::handle_acknowledgement`].
+    pub fn acknowledge_in_turn(
+        &mut self,
+        kind: AckKind,
+        mut packet_ids: impl Iterator<Item = PacketId>,
+    ) -> usize {
+        if self.is_kept() || self.exchanges.is_empty() {
+            return 0;
+        }
+        let Exchanges { window, received, .. } = &mut *self.exchanges;
+        match kind {
+            AckKind::PubAck => window.finish_in_turn(Phase::PubAck, packet_ids),
+            AckKind::PubRec => window.release_in_turn(packet_ids),
+            AckKind::PubRel => {
+                let mut released = 0;
+                while packet_ids.next().is_some_and(|packet_id| received.remove(packet_id)) {
+                    released += 1;
+                }
+                released
+            }
+            AckKind::PubComp => window.finish_in_turn(Phase::PubComp, packet_ids),
         }
     }
 

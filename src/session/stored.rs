@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::received::Received;
 use super::window::{Content, Details, Entry};
 use super::{Context, DropReason, Phase, Queued, Report, Session, first_phase};
 use crate::codec::{PacketId, QoS};
 use crate::message::Message;
-use crate::store::{CommitSeq, Fetch, Owner, RecoveredRow, RowSeq, RowState, Timebase};
+use crate::store::{Fetch, Owner, RecoveredRow, RowSeq, RowState, Timebase};
 
 /// Messages in flight that are fetched at a time.
 const FETCHED_AT_ONCE: usize = 256;
@@ -51,8 +52,7 @@ impl Session {
         if rows.is_empty() && received.is_empty() {
             return;
         }
-        self.exchanges.received =
-            received.iter().map(|packet_id| (*packet_id, CommitSeq::default())).collect();
+        self.exchanges.received = Received::restore(received);
         let in_flight = rows.iter().filter_map(|row| {
             let (packet_id, phase, content) = match row.state {
                 RowState::Waiting => return None,

@@ -215,6 +215,30 @@ impl Window {
         Some(packet_id)
     }
 
+    /// Takes this many identifiers, one behind the other, for messages that go out now and of which nothing else is
+    /// remembered; the first. `None` if it is not their turn: then each has to look for its own.
+    pub fn send_in_turn(&mut self, phase: Phase, count: usize) -> Option<PacketId> {
+        let first = self.next_in_turn()?;
+        let last = usize::from(first.get()) + count.checked_sub(1)?;
+        let last = PacketId::new(u16::try_from(last).ok()?)?;
+        let passes_front =
+            |front: &InFlight| distance(front.packet_id, last) < distance(front.packet_id, first);
+        if !self.details.is_empty() || self.entries.front().is_some_and(passes_front) {
+            return None;
+        }
+        let in_flight = |number| InFlight {
+            // Never zero, as `first` is not.
+            packet_id: PacketId::new(number).unwrap_or(first),
+            phase,
+            resend: false,
+            sent: true,
+        };
+        self.entries.extend((first.get()..=last.get()).map(in_flight));
+        self.next = after(last);
+        self.unfinished += last.get() - first.get() + 1;
+        Some(first)
+    }
+
     fn push(&mut self, in_flight: InFlight, details: Details) {
         if !self.details.is_empty() || !details.is_empty() {
             // Those before it had none.
@@ -248,6 +272,42 @@ impl Window {
         self.unfinished -= 1;
         self.tidy();
         Some(ended)
+    }
+
+    /// Ends the exchanges of these identifiers as long as they are the next ones, in this phase, and nothing else is
+    /// remembered of them; how many.
+    pub fn finish_in_turn(&mut self, phase: Phase, packet_ids: impl Iterator<Item = PacketId>) -> usize {
+        if !self.details.is_empty() {
+            return 0;
+        }
+        let is_next = |(entry, packet_id): &(&InFlight, PacketId)| {
+            entry.packet_id == *packet_id && entry.phase == phase && !entry.resend
+        };
+        let finished = self.entries.iter().zip(packet_ids).take_while(is_next).count();
+        if finished > 0 {
+            self.entries.drain(..finished);
+            // No more than are unfinished, which 16 bits count.
+            self.unfinished -= finished as u16;
+            self.tidy();
+        }
+        finished
+    }
+
+    /// Notes PUBREC of these identifiers, as long as they follow each other in the order of sending, wait for it, and
+    /// nothing else is remembered of them; how many.
+    pub fn release_in_turn(&mut self, packet_ids: impl Iterator<Item = PacketId>) -> usize {
+        let mut packet_ids = packet_ids.peekable();
+        let from = packet_ids.peek().and_then(|first| self.index_of(*first));
+        let (Some(from), true) = (from, self.details.is_empty()) else { return 0 };
+        let mut released = 0;
+        for (entry, packet_id) in self.entries.range_mut(from..).zip(packet_ids) {
+            if entry.packet_id != packet_id || entry.phase != Phase::PubRec || entry.resend {
+                break;
+            }
+            entry.phase = Phase::PubComp;
+            released += 1;
+        }
+        released
     }
 
     /// Whether it is the turn of this identifier and nothing else is remembered of it: as with most acknowledgements.

@@ -216,7 +216,7 @@ impl Server {
                 now,
                 publisher: Publisher(77),
                 publisher_session: None,
-                plain: (qos == QoS::AtMostOnce).then_some(&input[..]),
+                plain: Some(&input[..]),
                 longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
                 payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
             };
