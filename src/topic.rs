@@ -42,8 +42,10 @@ pub struct TopicName(str);
 impl TopicName {
     /// Checks the bytes of a PUBLISH's topic.
     pub fn parse(bytes: &[u8]) -> Result<&Self, TopicError> {
-        let text = check_text(bytes)?;
-        if bytes.iter().any(|byte| matches!(byte, b'+' | b'#')) {
+        // In one go over all bytes, which takes a processor less than stopping at the first.
+        let has_special = bytes.iter().fold(false, |has, byte| has | matches!(byte, 0 | b'+' | b'#'));
+        let text = check_text(bytes, has_special)?;
+        if has_special {
             return Err(TopicError::WildcardInName);
         }
         Ok(Self::assume_checked(text))
@@ -83,7 +85,7 @@ pub struct TopicFilter(Box<str>);
 impl TopicFilter {
     /// Checks the text of a filter that is not shared.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        check_text(text.as_bytes())?;
+        check_text(text.as_bytes(), true)?;
         let mut levels = text.split('/').peekable();
         while let Some(level) = levels.next() {
             if level.contains('#') && (level.len() > 1 || levels.peek().is_some()) {
@@ -154,7 +156,7 @@ impl Target {
 
     /// Parses the text of a SUBSCRIBE or UNSUBSCRIBE.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        check_text(text.as_bytes())?;
+        check_text(text.as_bytes(), true)?;
         let Some(rest) = text.strip_prefix("$share/") else {
             return TopicFilter::parse(text).map(Self::Own);
         };
@@ -167,13 +169,14 @@ impl Target {
 }
 
 /// What names and filters have in common.
-fn check_text(bytes: &[u8]) -> Result<&str, TopicError> {
+/// What every topic is held to; a null character is looked for only where there may be one.
+fn check_text(bytes: &[u8], may_have_null: bool) -> Result<&str, TopicError> {
     match bytes.len() {
         0 => return Err(TopicError::Empty),
         1..=65_535 => {}
         _ => return Err(TopicError::TooLong),
     }
-    if bytes.contains(&0) {
+    if may_have_null && bytes.contains(&0) {
         return Err(TopicError::Null);
     }
     std::str::from_utf8(bytes).map_err(|_| TopicError::NotUtf8)

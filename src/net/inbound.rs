@@ -98,7 +98,7 @@ enum Then {
     /// It was received before; what commits that.
     Repeated(CommitSeq),
     /// Its client may not send it now.
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 /// What was counted in one batch.
@@ -297,7 +297,7 @@ impl Inbound {
         let denied = [Incoming::new(publish, frame)];
         let is_exactly_once = denied.iter().any(|denied| denied.publish.qos == QoS::ExactlyOnce);
         let (reason, wait_for) = match self.receive(&denied, is_exactly_once).then {
-            Some(Then::Failed(failure)) => return Err(failure),
+            Some(Then::Failed(failure)) => return Err(*failure),
             Some(Then::Repeated(first)) => (ReasonCode::Success, first),
             None if self.version == ProtocolVersion::V5 => (ReasonCode::NotAuthorized, CommitSeq::default()),
             // In 3.x an acknowledgement cannot say so.
@@ -315,8 +315,12 @@ impl Inbound {
     fn flush(&mut self, run: &mut Gathering<'_>, input: &[u8], batch: &mut Batch<'_>) -> Result<(), Failure> {
         let mut result = Ok(());
         let mut rest = &run.messages[..];
+        // Before 5.0 a client may have as many QoS 1 messages in flight as it likes.
+        let is_counted = run.exactly_once || run.is_owed && self.version == ProtocolVersion::V5;
         while !rest.is_empty() {
-            let Received { count, transaction, then } = self.receive(rest, run.exactly_once);
+            let all = Received { count: rest.len(), transaction: None, then: None };
+            let received = if is_counted { self.receive(rest, run.exactly_once) } else { all };
+            let Received { count, transaction, then } = received;
             let (messages, behind) = rest.split_at_checked(count).unwrap_or_default();
             let is_whole = messages.len() == run.messages.len();
             if !messages.is_empty() {
@@ -344,7 +348,7 @@ impl Inbound {
                 // It is acknowledged again, and nothing more.
                 Then::Repeated(first) => self.answer(&next.publish, ReasonCode::Success, first, batch),
                 Then::Failed(failure) => {
-                    result = Err(failure);
+                    result = Err(*failure);
                     break;
                 }
             }
@@ -456,11 +460,6 @@ impl Inbound {
 
     /// Takes note of messages with QoS 2, and counts those with QoS 1 and 2 against the Receive Maximum [MQTT-3.3.4-7].
     fn receive(&mut self, messages: &[Incoming<'_>], exactly_once: bool) -> Received {
-        let all = Received { count: messages.len(), transaction: None, then: None };
-        if !exactly_once && self.version != ProtocolVersion::V5 {
-            // Before 5.0 a client may have as many QoS 1 messages in flight as it likes.
-            return all;
-        }
         // Reserved before the session knows of it: whoever finds it there knows what commits it.
         let transaction = (exactly_once && self.kept).then(|| Transaction::begin(&self.shared.broker.store));
         let sequence = transaction.as_ref().map_or(CommitSeq::default(), Transaction::sequence);
@@ -477,7 +476,7 @@ impl Inbound {
             if let (Some(state), QoS::ExactlyOnce) = (&mut state, incoming.publish.qos) {
                 // What an earlier connection left in its socket must not begin an exchange that a later one has ended.
                 if !state.session.is_attached(self.link) {
-                    let stop = stop(Then::Failed(Failure::Close(Close::TakenOver)));
+                    let stop = stop(Then::Failed(Box::new(Failure::Close(Close::TakenOver))));
                     return Received { transaction, ..stop };
                 }
                 if let Err(first) = state.session.receive(packet_id, sequence) {
@@ -493,7 +492,7 @@ impl Inbound {
                 continue;
             }
             if !self.forgives_receive_maximum {
-                let stop = stop(Then::Failed(Failure::ReceiveMaximumExceeded(most)));
+                let stop = stop(Then::Failed(Box::new(Failure::ReceiveMaximumExceeded(most))));
                 return Received { transaction, ..stop };
             }
             if !std::mem::replace(&mut self.forgiven, true) {
@@ -503,7 +502,7 @@ impl Inbound {
                 );
             }
         }
-        Received { transaction, ..all }
+        Received { count: messages.len(), transaction, then: None }
     }
 
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
