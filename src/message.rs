@@ -118,9 +118,13 @@ impl Message {
 
     /// The Topic Name.
     pub fn topic(&self) -> &TopicName {
-        let bytes = &self.data[..usize::from(self.topic_length)];
         // The bytes were copied from a `TopicName` and never change, so the fallback is never taken.
-        TopicName::assume_checked(std::str::from_utf8(bytes).unwrap_or_default())
+        TopicName::assume_checked(std::str::from_utf8(self.topic_bytes()).unwrap_or_default())
+    }
+
+    /// The bytes of the Topic Name: for writing it, as [`Message::topic`] has to look at them first.
+    pub fn topic_bytes(&self) -> &[u8] {
+        &self.data[..usize::from(self.topic_length)]
     }
 
     /// The properties that travel with the message, encoded, in the order the publisher sent them

@@ -1,7 +1,7 @@
 //! Who gets the messages of a topic: the trie asked once, the answer kept as long as it is true.
 //!
-//! Owner: [`super::Broker`]. Every worker thread has a cache of its own, so the lock around it is never fought for; an
-//! entry is good for one stamp of the topic's generations, so a storm of subscriptions elsewhere empties nothing.
+//! Owner: [`super::Broker`]. Every worker thread has a cache of its own, so the lock around it is never fought for, and
+//! may be held while a run is delivered; an entry is good for one stamp of the topic's generations, so a storm of subscriptions elsewhere empties nothing.
 
 use std::sync::Arc;
 
@@ -162,32 +162,27 @@ fn combine<'a>(matching: impl Iterator<Item = &'a Matching<'a>>, maximum_qos: Qo
 /// See the module.
 #[derive(Debug, Default)]
 pub struct MatchCache {
-    topics: HashMap<Box<str>, (Stamp, Arc<Matches>)>,
+    topics: HashMap<Box<str>, (Stamp, Matches)>,
     recipients: usize,
 }
 
 impl MatchCache {
     /// The answer for a topic, if it is known and still true.
-    pub fn get(&self, topic: &TopicName, generations: &Generations) -> Option<Arc<Matches>> {
+    pub fn get(&self, topic: &TopicName, generations: &Generations) -> Option<&Matches> {
         let (stamp, matches) = self.topics.get(topic.as_str())?;
-        generations.holds(*stamp).then(|| matches.clone())
+        generations.holds(*stamp).then_some(matches)
     }
 
     /// Remembers an answer. A full cache starts anew: what is in use comes back at once.
-    pub fn insert(&mut self, topic: &TopicName, stamp: Stamp, matches: Arc<Matches>) {
+    pub fn insert(&mut self, topic: &TopicName, stamp: Stamp, matches: Matches) -> &Matches {
         if self.topics.len() >= CACHED_TOPICS || self.recipients >= CACHED_RECIPIENTS {
             self.clear();
         }
         self.recipients += matches.recipients.len();
-        match self.topics.get_mut(topic.as_str()) {
-            Some(entry) => {
-                self.recipients -= entry.1.recipients.len();
-                *entry = (stamp, matches);
-            }
-            None => {
-                self.topics.insert(topic.as_str().into(), (stamp, matches));
-            }
-        }
+        let (known, kept) = self.topics.entry(topic.as_str().into()).or_default();
+        self.recipients -= kept.recipients.len();
+        (*known, *kept) = (stamp, matches);
+        kept
     }
 
     /// Forgets everything.

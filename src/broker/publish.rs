@@ -50,13 +50,38 @@ impl Broker {
         if let Some(last) = run.messages.iter().rev().find(is_retained) {
             sequence = self.retain(run.keep(last));
         }
-        let matches = self.matches(run.topic);
         // What is refused leaves gaps.
         let with_gaps = is_failing.then_some(Run { plain: None, ..*run });
         let run = with_gaps.as_ref().unwrap_or(run);
-        if is_failing {
-            self.refuse(run, &matches);
+        let matched = self.with_matches(run.topic, |matches| {
+            if is_failing {
+                self.refuse(run, matches);
+            }
+            self.deliver(run, matches, &mut transaction, report);
+            !matches.is_empty()
+        });
+        if let Some(owner) = run.publisher_session.map(SessionNumber::owner) {
+            for incoming in run.messages.iter().filter(|incoming| !incoming.is_rejected()) {
+                let packet_id = incoming.publish.packet_id;
+                if let Some(packet_id) = packet_id.filter(|_| incoming.publish.qos == QoS::ExactlyOnce) {
+                    report.records.push(&Record::Received { owner, packet_id });
+                }
+            }
         }
+        if transaction.is_some() || report.has_records() {
+            sequence = sequence.max(self.append_gathered(transaction, report));
+        }
+        Routed { matched, sequence }
+    }
+
+    /// Delivers a run to all who get it; reserves the transaction before the first of them that is kept.
+    fn deliver(
+        &self,
+        run: &Run<'_>,
+        matches: &Matches,
+        transaction: &mut Option<Transaction>,
+        report: &mut Report,
+    ) {
         let context = self.context(run.now);
         let several = matches.recipients.len() > 1;
         for recipient in &matches.recipients {
@@ -66,7 +91,7 @@ impl Broker {
                 continue;
             }
             if state.session.is_kept() && transaction.is_none() {
-                transaction = self.reserve(report);
+                *transaction = self.reserve(report);
             }
             state.session.deliver(run, &granted.terms(several), context, report);
             if let Some(reason) = report.fresh_drop.take() {
@@ -79,22 +104,10 @@ impl Broker {
         }
         for group in &matches.groups {
             if group.is_kept() && transaction.is_none() {
-                transaction = self.reserve(report);
+                *transaction = self.reserve(report);
             }
             group.deliver(run, context, report);
         }
-        if let Some(owner) = run.publisher_session.map(SessionNumber::owner) {
-            for incoming in run.messages.iter().filter(|incoming| !incoming.is_rejected()) {
-                let packet_id = incoming.publish.packet_id;
-                if let Some(packet_id) = packet_id.filter(|_| incoming.publish.qos == QoS::ExactlyOnce) {
-                    report.records.push(&Record::Received { owner, packet_id });
-                }
-            }
-        }
-        if transaction.is_some() || report.has_records() {
-            sequence = sequence.max(self.append_gathered(transaction, report));
-        }
-        Routed { matched: !matches.is_empty(), sequence }
     }
 
     /// Routes a message of which there is only the kept form, and wakes who got it.
@@ -107,26 +120,27 @@ impl Broker {
         if message.retain {
             self.retain(message);
         }
-        let matches = self.matches(message.topic());
         let context = self.context(now);
         let mut report = Report::default();
         let transaction = self.reserve(&mut report);
-        for recipient in &matches.recipients {
-            let Some(granted) = recipient.granted(message.publisher) else { continue };
-            let mut state = recipient.handle.lock();
-            if state.ended {
-                continue;
+        self.with_matches(message.topic(), |matches| {
+            for recipient in &matches.recipients {
+                let Some(granted) = recipient.granted(message.publisher) else { continue };
+                let mut state = recipient.handle.lock();
+                if state.ended {
+                    continue;
+                }
+                let retain = message.retain && granted.retain_as_published;
+                state.session.deliver_kept(message, retain, &granted.terms(true), context, &mut report);
+                if std::mem::take(&mut report.filling) {
+                    note_filling("client", &recipient.handle.client_id, state.session.queued());
+                }
+                recipient.handle.note_load(&state);
             }
-            let retain = message.retain && granted.retain_as_published;
-            state.session.deliver_kept(message, retain, &granted.terms(true), context, &mut report);
-            if std::mem::take(&mut report.filling) {
-                note_filling("client", &recipient.handle.client_id, state.session.queued());
+            for group in &matches.groups {
+                group.deliver_kept(message, context, &mut report);
             }
-            recipient.handle.note_load(&state);
-        }
-        for group in &matches.groups {
-            group.deliver_kept(message, context, &mut report);
-        }
+        });
         let sequence = match along {
             Along::Nothing => self.append_gathered(transaction, &mut report),
             Along::EndOfWill(handle, number) => {
@@ -181,20 +195,22 @@ impl Broker {
         }
     }
 
-    /// Who gets the messages of a topic.
-    fn matches(&self, topic: &TopicName) -> Arc<Matches> {
-        let cache = self.caches.get(super::worker_index() % self.caches.len());
-        if let Some(matches) = cache.and_then(|cache| cache.lock().get(topic, &self.generations)) {
-            return matches;
-        }
-        let (stamp, matches) = {
+    /// Does something with who gets the messages of a topic: under the lock of the worker's cache, as holding it costs
+    /// less than holding what is in it by a count of references.
+    fn with_matches<R>(&self, topic: &TopicName, deliver: impl FnOnce(&Matches) -> R) -> R {
+        let find = || {
             let trie = self.trie.read();
-            (self.generations.stamp(topic), Arc::new(Matches::find(&trie, topic, self.rules_changes() > 0)))
+            (self.generations.stamp(topic), Matches::find(&trie, topic, self.rules_changes() > 0))
         };
-        if let Some(cache) = cache {
-            cache.lock().insert(topic, stamp, matches.clone());
+        let Some(cache) = self.caches.get(super::worker_index() % self.caches.len()) else {
+            return deliver(&find().1);
+        };
+        let mut cache = cache.lock();
+        if let Some(matches) = cache.get(topic, &self.generations) {
+            return deliver(matches);
         }
-        matches
+        let (stamp, matches) = find();
+        deliver(cache.insert(topic, stamp, matches))
     }
 
     /// One line for the first message that a policy dropped for a session, and then at every power of two.

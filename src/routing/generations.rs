@@ -36,7 +36,7 @@ pub struct Generations {
 
 /// The state of the subscriptions that concern one topic. Two stamps of one topic from one [`Generations`] are
 /// equal only if nothing changed in between that could alter what the topic matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp {
     /// Of the counters below.
     sum: u64,

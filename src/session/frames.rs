@@ -15,6 +15,7 @@ use crate::codec::{
     encode_publish_head, publish_length,
 };
 use crate::message::{Expiry, Incoming, Message, Run};
+use crate::topic::TopicName;
 
 /// A message to be sent: as it just came in, or as it was kept.
 #[derive(Clone, Copy)]
@@ -24,10 +25,18 @@ pub(super) enum Source<'a> {
 }
 
 impl Source<'_> {
-    fn topic(&self) -> &str {
+    fn topic(&self) -> &TopicName {
         match self {
-            Self::Live(run, _) => run.topic.as_str(),
-            Self::Kept(message) => message.topic().as_str(),
+            Self::Live(run, _) => run.topic,
+            Self::Kept(message) => message.topic(),
+        }
+    }
+
+    /// The topic as it is written, which does not look at it.
+    fn topic_bytes(&self) -> &[u8] {
+        match self {
+            Self::Live(run, _) => run.topic.as_str().as_bytes(),
+            Self::Kept(message) => message.topic_bytes(),
         }
     }
 
@@ -94,8 +103,10 @@ impl<'a> Properties<'a> {
     pub(super) fn fit(&self, link: &Link, source: Source<'_>, has_packet_id: bool) -> bool {
         let most = largest_packet(link);
         // Everything but the few bytes of headers, each text and identifier with its longest length.
-        let parts =
-            source.topic().len() + self.forwarded.len() + 5 * self.identifiers.len() + source.payload().len();
+        let parts = source.topic_bytes().len()
+            + self.forwarded.len()
+            + 5 * self.identifiers.len()
+            + source.payload().len();
         parts + 32 <= most || self.length(link, source, has_packet_id, None) <= most
     }
 
@@ -104,7 +115,7 @@ impl<'a> Properties<'a> {
         publish_length(
             link.version,
             qos,
-            source.topic().len(),
+            source.topic_bytes().len(),
             &self.encodable(alias),
             source.payload().len(),
         )
@@ -131,14 +142,13 @@ pub(super) fn write(
             return copy_frame(&mut link.outbox.bytes, incoming, header);
         }
     }
-    let topic = source.topic();
     let mut alias = None;
-    let mut topic_bytes = topic.as_bytes();
+    let mut topic_bytes = source.topic_bytes();
     // Introducing an alias takes three bytes more than the bare topic, which fits.
     let introduced_fits = link.aliases.is_some()
         && properties.length(link, source, header.packet_id.is_some(), Some(1)) <= largest_packet(link);
     if let Some(aliases) = link.aliases.as_mut().filter(|_| introduced_fits) {
-        match aliases.write(topic) {
+        match aliases.write(source.topic().as_str()) {
             Written::Plain => {}
             Written::Introduced(number) => alias = Some(number),
             Written::Alias(number) => {
