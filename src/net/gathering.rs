@@ -142,6 +142,7 @@ pub fn renew<'b>(mut messages: Vec<Incoming<'_>>) -> Vec<Incoming<'b>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::decode_publish;
 
     #[test]
     fn a_list_of_messages_keeps_its_room() {
@@ -149,5 +150,45 @@ mod tests {
         let place = list.as_ptr().addr();
         let list: Vec<Incoming<'static>> = renew(list);
         assert_eq!((list.capacity(), list.as_ptr().addr()), (100, place));
+    }
+
+    #[test]
+    fn what_begins_like_the_packet_before_is_decoded_as_any_other() {
+        for version in [ProtocolVersion::V3_1_1, ProtocolVersion::V5] {
+            let end = if version == ProtocolVersion::V5 { &b"\0"[..] } else { b"" };
+            for first_byte in [0x30, 0x31, 0x32, 0x3A, 0x34, 0x3D] {
+                let id = if first_byte & 0b110 == 0 { &b""[..] } else { b"\0\x07" };
+                let body = [b"\0\x03a/b", id, end, b"payload"].concat();
+                let frame = [&[first_byte, body.len() as u8], &body[..]].concat();
+                let mut run = Gathering::default();
+                run.begin(Cow::Borrowed("a/b"), 0);
+                run.push(decode_publish(version, first_byte, &body).unwrap(), &frame, 0);
+                assert_eq!(run.decode_next(version, first_byte, &body), None, "nothing to compare with yet");
+                run.note_head();
+                let bodies = [
+                    [b"\0\x03a/b", id, end, b"another"].concat(),
+                    [b"\0\x03a/b", id, end].concat(),
+                    [b"\0\x03a/c", id, end, b"another topic"].concat(),
+                    [b"\0\x04a/bb", id, end, b"a longer one"].concat(),
+                    [b"\0\x02a/", id, end, b"a shorter one"].concat(),
+                    b"\0\x03a/b".to_vec(),
+                    b"\0\x03a/b\0\0\0".to_vec(),
+                    [b"\0\x03a/b", id, b"\x02\x01\x01", b"properties in 5.0"].concat(),
+                    b"\0\x03a".to_vec(),
+                ];
+                let mut taken = 0;
+                for next in &bodies {
+                    for first in [0x30, 0x31, 0x32, 0x3A, 0x34, 0x3D] {
+                        let Some(decoded) = run.decode_next(version, first, next) else { continue };
+                        assert_eq!(Ok(decoded), decode_publish(version, first, next), "{next:02x?}");
+                        assert_eq!((first, &next[..5]), (first_byte, &b"\0\x03a/b"[..]));
+                        taken += 1;
+                    }
+                }
+                assert!(taken >= 2, "{version:?} {first_byte:#x}: {taken}");
+                run.begin(Cow::Borrowed("a/b"), 0);
+                assert_eq!(run.decode_next(version, first_byte, &body), None, "of another run");
+            }
+        }
     }
 }

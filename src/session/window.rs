@@ -505,6 +505,76 @@ mod tests {
     }
 
     #[test]
+    fn identifiers_in_turn_are_given_out_and_taken_back_as_one_by_one() {
+        let (mut window, mut in_use) = (Window::default(), std::collections::VecDeque::new());
+        let mut given_out = 0;
+        // Several times round the circle, with sizes that meet its end in every way.
+        for round in 0..2_000_usize {
+            let count = 1 + round * 7 % 300;
+            match window.send_in_turn(Phase::PubRec, count) {
+                Some(first) => {
+                    let ids = (first.get()..).take(count).map(|id| PacketId::new(id).unwrap());
+                    in_use.extend(ids);
+                }
+                // At the end of the circle, where one by one still works.
+                None => in_use.push_back(window.send(Phase::PubRec, true, Details::default()).unwrap()),
+            }
+            given_out = in_use.len().max(given_out);
+            let distinct: BTreeSet<_> = in_use.iter().copied().collect();
+            assert_eq!((distinct.len(), usize::from(window.unfinished())), (in_use.len(), in_use.len()));
+            let ids: Vec<_> = in_use.iter().copied().take(1 + round * 11 % 250).collect();
+            assert_eq!(window.finish_in_turn(Phase::PubComp, ids.iter().copied()), 0, "not so far yet");
+            assert_eq!(window.release_in_turn(ids.iter().copied()), ids.len());
+            assert_eq!(window.finish_in_turn(Phase::PubComp, ids.iter().copied()), ids.len());
+            in_use.drain(..ids.len());
+        }
+        assert!(given_out > 300, "some were in flight while others followed: {given_out}");
+    }
+
+    #[test]
+    fn what_is_not_in_turn_stays_for_others() {
+        let mut window = Window::default();
+        let first = window.send_in_turn(Phase::PubAck, 10).unwrap();
+        let id = |number: u16| PacketId::new(first.get() + number).unwrap();
+        assert_eq!(window.finish_in_turn(Phase::PubAck, [id(1), id(2)].into_iter()), 0);
+        assert_eq!(window.finish_in_turn(Phase::PubAck, [id(0), id(2)].into_iter()), 1);
+        assert_eq!(window.release_in_turn([id(3)].into_iter()), 0, "it has QoS 1");
+        window.get_mut(id(1)).unwrap().in_flight.resend = true;
+        assert_eq!(window.finish_in_turn(Phase::PubAck, [id(1)].into_iter()), 0, "it is to be sent again");
+        assert!(window.finish(id(5), Phase::PubAck, None).is_some());
+        window.get_mut(id(1)).unwrap().in_flight.resend = false;
+        let rest = (1..10).map(id);
+        assert_eq!(window.finish_in_turn(Phase::PubAck, rest), 4, "up to the one that is finished already");
+        assert_eq!(window.unfinished(), 4);
+        assert_eq!(window.finish_in_turn(Phase::PubAck, (6..10).map(id)), 4);
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn identifiers_in_turn_never_run_into_those_in_flight() {
+        let mut window = Window::default();
+        let straggler = window.send_in_turn(Phase::PubAck, 1).unwrap();
+        let mut lap = 0;
+        while let Some(first) = window.send_in_turn(Phase::PubAck, 1_000) {
+            let ids = first.get()..first.get() + 1_000;
+            assert!(!ids.contains(&straggler.get()), "lap {lap}");
+            for id in ids {
+                assert!(window.finish(PacketId::new(id).unwrap(), Phase::PubAck, None).is_some());
+            }
+            lap += 1;
+        }
+        assert_eq!(lap, 65, "so many fit before the end of the circle");
+        // The end of the circle, and past the straggler, one by one.
+        for _ in 0..2_000 {
+            let id = send(&mut window);
+            assert_ne!(id, straggler);
+            assert!(window.finish(id, Phase::PubAck, None).is_some());
+        }
+        assert_eq!(window.send_in_turn(Phase::PubAck, 70_000), None);
+        assert_eq!(window.send_in_turn(Phase::PubAck, 0), None);
+    }
+
+    #[test]
     fn details_stay_with_their_entry() {
         let mut window = Window::default();
         let with_row = |row| Details { row: RowSeq(row), ..Details::default() };

@@ -208,6 +208,51 @@ fn v5_mqtt_4_3_3_10_v311_mqtt_4_3_3_2_the_identifier_alone_tells_that_a_message_
     });
 }
 
+/// All in one write, so that the broker reads them together.
+#[test]
+fn v5_mqtt_4_3_3_10_v311_mqtt_4_3_3_2_mqtt_4_6_0_3_repeats_among_others_are_delivered_once() {
+    each(&Version::ALL, |version| {
+        let topic = unique("t");
+        let mut watcher = join(version);
+        watcher.subscribe(&topic, 2);
+        let mut client = join(version);
+        let message = |text: &str, qos, packet_id| publish(&topic, text).qos(qos, packet_id);
+        let sent = [
+            message("a", 2, 1),
+            message("b", 2, 2),
+            message("a again", 2, 1).dup(),
+            message("c", 2, 3),
+            message("b again", 2, 2),
+            message("d", 1, 1),
+            message("e", 0, 0),
+            message("f", 2, 4),
+            message("f again", 2, 4).dup(),
+            message("g", 1, 9).dup(),
+        ];
+        client.send(&sent.iter().flat_map(|message| message.bytes(version)).collect::<Vec<_>>());
+        for message in sent.iter().filter(|message| message.qos > 0) {
+            let kind = if message.qos == 2 { PUBREC } else { PUBACK };
+            client.expect_ack(kind, message.packet_id);
+        }
+        for (text, qos) in [("a", 2), ("b", 2), ("c", 2), ("d", 1), ("e", 0), ("f", 2), ("g", 1)] {
+            let got = watcher.receive();
+            assert_eq!((got.text().as_str(), got.qos, got.dup), (text, qos, false));
+        }
+        watcher.expect_nothing();
+        // PUBRELs together as well; of those that are not known, one in the middle.
+        let released: Vec<u8> = [1, 2, 77, 3, 4].into_iter().flat_map(|id| pubrel(id).bytes()).collect();
+        client.send(&released);
+        for packet_id in [1, 2, 77, 3, 4] {
+            let (completed, reason, _) = client.read().ack(PUBCOMP);
+            let expected = if packet_id == 77 && version == V5 { 0x92 } else { 0 };
+            assert_eq!((completed, reason), (packet_id, expected));
+        }
+        // All of them are free again.
+        client.publish(&message("h", 2, 1));
+        assert_eq!(watcher.receive().text(), "h");
+    });
+}
+
 #[test]
 fn v5_mqtt_4_3_2_3_v5_mqtt_4_3_3_3_v311_mqtt_4_3_2_1_v311_mqtt_4_3_3_1_the_wrong_acknowledgement_completes_nothing()
  {
