@@ -31,6 +31,10 @@ use crate::session::Close;
 use crate::store::Store;
 use crate::store::disk::{DiskStore, OpenError};
 
+/// Tasks that a worker runs from its own queue before one from the queue of all, where those stand that its own had no room
+/// for. Tokio's own choice lets some of a thousand busy connections wait for a third of a second.
+const GLOBAL_QUEUE_INTERVAL: u32 = 3;
+
 /// Why a broker does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -104,6 +108,7 @@ pub fn run(config: Config, sources: Sources, salvage: bool) -> Result<(), StartE
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
+        .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
