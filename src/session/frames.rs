@@ -184,7 +184,7 @@ pub(super) fn copy_frame(bytes: &mut Vec<u8>, incoming: &Incoming<'_>, header: P
 
 /// Gives copied frames of QoS 1 or 2, one behind the other, these identifiers: the first and those that follow it.
 pub(super) fn renumber(mut frames: &mut [u8], messages: &[Incoming<'_>], first: PacketId) {
-    for (incoming, number) in messages.iter().zip(first.get()..) {
+    for (incoming, number) in messages.iter().zip(first.get()..=u16::MAX) {
         put_packet_id(frames, incoming, PacketId::new(number).unwrap_or(first));
         frames = frames.get_mut(incoming.frame.len()..).unwrap_or_default();
     }
@@ -205,4 +205,51 @@ fn largest_packet(link: &Link) -> usize {
 
 pub(super) fn is_v5(version: ProtocolVersion) -> bool {
     version == ProtocolVersion::V5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode_publish, read_header};
+
+    #[test]
+    fn copied_frames_are_renumbered_up_to_the_last_identifier() {
+        // With Remaining Lengths of one, two and three bytes.
+        let frames: Vec<Vec<u8>> = [0, 200, 20_000]
+            .into_iter()
+            .map(|length| {
+                let mut frame = Vec::new();
+                let packet_id = PacketId::new(7);
+                let header = PublishHeader { qos: QoS::AtLeastOnce, packet_id, ..PublishHeader::default() };
+                let properties = PublishProperties::default();
+                encode_publish_head(&mut frame, ProtocolVersion::V5, &header, b"a/b", properties, length)
+                    .unwrap();
+                frame.resize(frame.len() + length, b'x');
+                frame
+            })
+            .collect();
+        let decoded = |frame: &'_ [u8]| {
+            let header = read_header(frame).unwrap().unwrap();
+            let body = frame.get(header.header_length..header.frame_length()).unwrap();
+            decode_publish(ProtocolVersion::V5, header.first_byte, body).unwrap().packet_id.unwrap().get()
+        };
+        let messages: Vec<Incoming<'_>> = frames
+            .iter()
+            .map(|frame| {
+                let header = read_header(frame).unwrap().unwrap();
+                let body = &frame[header.header_length..];
+                Incoming::new(decode_publish(ProtocolVersion::V5, header.first_byte, body).unwrap(), frame)
+            })
+            .collect();
+        let mut copy = frames.concat();
+        renumber(&mut copy, &messages, PacketId::new(65_533).unwrap());
+        let mut rest = &copy[..];
+        for (frame, expected) in frames.iter().zip([65_533, 65_534, 65_535]) {
+            let (copied, behind) = rest.split_at(frame.len());
+            assert_eq!(decoded(copied), expected);
+            let changed = copied.iter().zip(frame).filter(|(new, old)| new != old).count();
+            assert_eq!(changed, 2, "nothing but the identifier");
+            rest = behind;
+        }
+    }
 }

@@ -513,7 +513,7 @@ mod tests {
             let count = 1 + round * 7 % 300;
             match window.send_in_turn(Phase::PubRec, count) {
                 Some(first) => {
-                    let ids = (first.get()..).take(count).map(|id| PacketId::new(id).unwrap());
+                    let ids = (first.get()..=u16::MAX).take(count).map(|id| PacketId::new(id).unwrap());
                     in_use.extend(ids);
                 }
                 // At the end of the circle, where one by one still works.
