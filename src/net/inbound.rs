@@ -466,43 +466,48 @@ impl Inbound {
         let most = self.shared.broker.settings.receive_maximum;
         // QoS 2 messages whose PUBREC is held are among the unreleased ones.
         let (held, piles_up) = (self.acks.held_pubacks(), self.acks.held() > 0);
-        let mut owed = 0;
+        let (mut count, mut owed, mut then) = (0, 0, None);
         let mut state = exactly_once.then(|| self.handle.lock());
-        for (count, incoming) in messages.iter().enumerate() {
-            let Some(packet_id) = incoming.publish.packet_id else { continue };
-            let stop = |then| Received { count, transaction: None, then: Some(then) };
-            owed += 1;
-            let mut in_flight = usize::from(self.unreleased) + held;
-            if let (Some(state), QoS::ExactlyOnce) = (&mut state, incoming.publish.qos) {
+        for incoming in messages {
+            let Some(packet_id) = incoming.publish.packet_id else {
+                count += 1;
+                continue;
+            };
+            owed += usize::from(incoming.publish.qos == QoS::AtLeastOnce);
+            // What is acknowledged at once is in flight alone; what waits for the store piles up.
+            let mut in_flight = usize::from(self.unreleased) + held + if piles_up { owed } else { 1 };
+            let mut exchange = state.as_mut().filter(|_| incoming.publish.qos == QoS::ExactlyOnce);
+            if let Some(state) = &mut exchange {
                 // What an earlier connection left in its socket must not begin an exchange that a later one has ended.
                 if !state.session.is_attached(self.link) {
-                    let stop = stop(Then::Failed(Box::new(Failure::Close(Close::TakenOver))));
-                    return Received { transaction, ..stop };
+                    then = Some(Then::Failed(Box::new(Failure::Close(Close::TakenOver))));
+                    break;
                 }
                 if let Err(first) = state.session.receive(packet_id, sequence) {
-                    return Received { transaction, ..stop(Then::Repeated(first)) };
+                    then = Some(Then::Repeated(first));
+                    break;
                 }
                 self.unreleased = unreleased(&state.session);
                 in_flight = usize::from(self.unreleased) + held;
-            } else {
-                // What is acknowledged at once is in flight alone; what waits for the store piles up.
-                in_flight += if piles_up { owed } else { 1 };
             }
-            if self.version != ProtocolVersion::V5 || in_flight <= usize::from(most) {
-                continue;
+            let exceeds = self.version == ProtocolVersion::V5 && in_flight > usize::from(most);
+            if exceeds && !self.forgives_receive_maximum {
+                if let Some(state) = &mut exchange {
+                    // It goes nowhere, so it is new when it is sent again.
+                    state.session.release(packet_id);
+                }
+                then = Some(Then::Failed(Box::new(Failure::ReceiveMaximumExceeded(most))));
+                break;
             }
-            if !self.forgives_receive_maximum {
-                let stop = stop(Then::Failed(Box::new(Failure::ReceiveMaximumExceeded(most))));
-                return Received { transaction, ..stop };
-            }
-            if !std::mem::replace(&mut self.forgiven, true) {
+            if exceeds && !std::mem::replace(&mut self.forgiven, true) {
                 tracing::warn!(
                     client = %self.handle.client_id,
                     "it exceeds the receive maximum of {most} that we offer; its listener forgives that"
                 );
             }
+            count += 1;
         }
-        Received { count: messages.len(), transaction, then: None }
+        Received { count, transaction, then }
     }
 
     fn handle_packet(&mut self, packet: Packet<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {
