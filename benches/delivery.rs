@@ -95,7 +95,7 @@ impl Scene {
         }
         let run = Run {
             version: VERSION,
-            topic: TopicName::parse(messages[0].publish.topic).unwrap(),
+            topics: &[TopicName::parse(messages[0].publish.topic).unwrap().as_str().into()],
             messages: &messages,
             now: self.bench.now,
             publisher: Publisher(u64::MAX),

@@ -4,6 +4,7 @@
 //! a session that outlives its connection is a [`Message`]: one right-sized allocation, shared by all who hold
 //! it, never a slice of a read buffer. A message is made of a PUBLISH at most once, and only if somebody keeps it.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -175,21 +176,26 @@ pub struct Incoming<'a> {
     pub frame: &'a [u8],
     /// The buffer that the packet fills, if it is large enough to have one of its own.
     pub own: Option<&'a Arc<Vec<u8>>>,
+    /// The place of its topic among the run's.
+    pub topic: u8,
     kept: OnceCell<Arc<Message>>,
     rejected: Cell<bool>,
     refused: Cell<bool>,
+    unmatched: Cell<bool>,
 }
 
 impl<'a> Incoming<'a> {
-    /// A packet that nobody has kept yet.
+    /// A packet that nobody has kept yet, to the first of the run's topics.
     pub fn new(publish: Publish<'a>, frame: &'a [u8]) -> Self {
         Self {
             publish,
             frame,
             own: None,
+            topic: 0,
             kept: OnceCell::new(),
             rejected: Cell::new(false),
             refused: Cell::new(false),
+            unmatched: Cell::new(false),
         }
     }
 
@@ -214,6 +220,16 @@ impl<'a> Incoming<'a> {
         self.refused.set(true);
     }
 
+    /// Notes that nobody subscribes to its topic.
+    pub fn note_unmatched(&self) {
+        self.unmatched.set(true);
+    }
+
+    /// Whether nobody subscribes to its topic.
+    pub fn is_unmatched(&self) -> bool {
+        self.unmatched.get()
+    }
+
     /// Whether it goes nowhere, because the store cannot keep it now.
     pub fn is_refused(&self) -> bool {
         self.refused.get()
@@ -225,13 +241,16 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// Consecutive PUBLISH packets of one client to one topic, out of one read.
-#[derive(Debug)]
+/// Topics that the messages of a run have at most.
+pub const TOPICS_OF_A_RUN: usize = 16;
+
+/// Consecutive PUBLISH packets of one client, out of one read: to one topic, or to several with the same flags.
+#[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
     /// What the publisher speaks.
     pub version: ProtocolVersion,
-    /// The topic of all of them.
-    pub topic: &'a TopicName,
+    /// The topics they have, checked: at least one, and at most [`TOPICS_OF_A_RUN`].
+    pub topics: &'a [Cow<'a, str>],
     /// At least one.
     pub messages: &'a [Incoming<'a>],
     /// When they were read.
@@ -249,9 +268,28 @@ pub struct Run<'a> {
     pub payload_bytes: usize,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// The topic of one of its messages, an alias resolved.
+    pub fn topic(&self, incoming: &Incoming<'_>) -> &'a TopicName {
+        let topic = self.topics.get(usize::from(incoming.topic)).map_or("", |topic| &**topic);
+        TopicName::assume_checked(topic)
+    }
+
     /// The kept form of one of the run's messages, made when it is first asked for.
     pub fn keep<'m>(&self, incoming: &'m Incoming<'_>) -> &'m Arc<Message> {
-        incoming.kept.get_or_init(|| Message::keep(self.topic, &incoming.publish, self.publisher, self.now))
+        let keep = || Message::keep(self.topic(incoming), &incoming.publish, self.publisher, self.now);
+        incoming.kept.get_or_init(keep)
+    }
+
+    /// Some of its messages, before which its frames have so many bytes.
+    pub fn part(&self, messages: &'a [Incoming<'a>], start: usize) -> Self {
+        let (mut length, mut longest_frame, mut payload_bytes) = (0, 0, 0);
+        for incoming in messages {
+            length += incoming.frame.len();
+            longest_frame = longest_frame.max(incoming.frame.len());
+            payload_bytes += incoming.publish.payload.len();
+        }
+        let plain = self.plain.and_then(|bytes| bytes.get(start..start + length));
+        Self { messages, plain, longest_frame, payload_bytes, ..*self }
     }
 }

@@ -184,7 +184,7 @@ impl Group {
         let mut state = self.state.lock();
         for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
             let qos = incoming.publish.qos;
-            let ticket = Ticket { qos, publisher: run.publisher, topic: run.topic.as_str() };
+            let ticket = Ticket { qos, publisher: run.publisher, topic: run.topic(incoming).as_str() };
             let single = Run { messages: std::slice::from_ref(incoming), plain: None, ..*run };
             let keep = || run.keep(incoming).clone();
             let row = self.new_row(&mut state, qos, &keep);

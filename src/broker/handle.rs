@@ -160,7 +160,7 @@ pub struct Replay {
 }
 
 /// What the matching subscriptions of one session grant together.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
     /// The highest granted QoS.
     pub qos: crate::codec::QoS,

@@ -3,15 +3,17 @@
 //! Owner: [`super::Broker`]. Every worker thread has a cache of its own, so the lock around it is never fought for, and
 //! may be held while a run is delivered; an entry is good for one stamp of the topic's generations, so a storm of subscriptions elsewhere empties nothing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::groups::Group;
 use super::handle::{Granted, SessionHandle};
 use crate::auth::acl::Decision;
 use crate::codec::{QoS, SubscriptionOptions};
-use crate::message::{Publisher, SessionNumber};
+use crate::message::{Publisher, SessionNumber, TOPICS_OF_A_RUN};
 use crate::routing::{Entry, Generations, Stamp, Trie};
 use crate::session::GroupNumber;
 use crate::topic::TopicName;
@@ -68,7 +70,7 @@ pub struct Recipient {
 }
 
 /// What a session is granted of the messages it published itself [MQTT-3.8.3-3].
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Own {
     /// The same: none of its subscriptions has No Local.
     Same,
@@ -79,6 +81,11 @@ enum Own {
 }
 
 impl Recipient {
+    /// Whether it is the same session on the same terms.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle) && self.granted == other.granted && self.own == other.own
+    }
+
     /// What it is granted of a publisher's messages, if anything.
     pub fn granted(&self, publisher: Publisher) -> Option<&Granted> {
         match &self.own {
@@ -128,6 +135,15 @@ impl Matches {
         Self { recipients, groups: groups.into() }
     }
 
+    /// Whether the same sessions get the messages of both on the same terms, and the same groups.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (recipients, groups) = (&self.recipients, &self.groups);
+        recipients.len() == other.recipients.len()
+            && groups.len() == other.groups.len()
+            && recipients.iter().zip(&other.recipients).all(|(one, other)| one.is_same(other))
+            && groups.iter().zip(&other.groups).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
     /// Whether nobody gets them.
     pub fn is_empty(&self) -> bool {
         self.recipients.is_empty() && self.groups.is_empty()
@@ -171,6 +187,24 @@ impl MatchCache {
     pub fn get(&self, topic: &TopicName, generations: &Generations) -> Option<&Matches> {
         let (stamp, matches) = self.topics.get(topic.as_str())?;
         generations.holds(*stamp).then_some(matches)
+    }
+
+    /// The answers for several topics, each asked for if it is not known. `None` if they are not remembered all at
+    /// once, as the cache was full and started anew between them.
+    pub fn get_all<'c>(
+        &'c mut self,
+        topics: &[Cow<'_, str>],
+        generations: &Generations,
+        find: impl Fn(&TopicName) -> (Stamp, Matches),
+    ) -> Option<SmallVec<[&'c Matches; TOPICS_OF_A_RUN]>> {
+        for topic in topics {
+            let topic = TopicName::assume_checked(topic);
+            if self.get(topic, generations).is_none() {
+                let (stamp, matches) = find(topic);
+                self.insert(topic, stamp, matches);
+            }
+        }
+        topics.iter().map(|topic| self.topics.get(&**topic).map(|(_, matches)| matches)).collect()
     }
 
     /// Remembers an answer. A full cache starts anew: what is in use comes back at once.

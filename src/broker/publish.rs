@@ -1,15 +1,18 @@
 //! The verb publish: from a run of messages, or one kept message, to the sessions that get it.
 //!
-//! The hot path of the broker: a cache look-up, then one lock a recipient for the whole run. Called by `net` for
-//! runs; by the broker itself for Wills and `$SYS`.
+//! The hot path of the broker: a cache look-up a topic, then one lock a recipient for all that goes to the same.
+//! Called by `net` for runs; by the broker itself for Wills and `$SYS`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
+
+use smallvec::SmallVec;
 
 use super::matches::Matches;
 use super::{Broker, Counter, SessionHandle};
 use crate::codec::QoS;
-use crate::message::{Incoming, Message, Run, SessionNumber};
+use crate::message::{Incoming, Message, Run, SessionNumber, TOPICS_OF_A_RUN};
 use crate::session::{DropReason, Report};
 use crate::store::{CommitSeq, Record, Transaction};
 use crate::topic::TopicName;
@@ -17,7 +20,8 @@ use crate::topic::TopicName;
 /// What became of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Routed {
-    /// Somebody subscribes to the topic. Otherwise a 5.0 publisher may be told 0x10.
+    /// Somebody subscribes to each of the topics. Otherwise a 5.0 publisher may be told 0x10 of those messages that
+    /// are noted to be unmatched.
     pub matched: bool,
     /// What an acknowledgement has to wait for.
     pub sequence: CommitSeq,
@@ -53,12 +57,19 @@ impl Broker {
         // What is refused leaves gaps.
         let with_gaps = is_failing.then_some(Run { plain: None, ..*run });
         let run = with_gaps.as_ref().unwrap_or(run);
-        let matched = self.with_matches(run.topic, |matches| {
-            if is_failing {
-                self.refuse(run, matches);
-            }
-            self.deliver(run, matches, &mut transaction, report);
-            !matches.is_empty()
+        let matched = self.with_matches(run.topics, |matches| {
+            let mut matched = true;
+            each_part(run, matches, |part, matches| {
+                if is_failing {
+                    self.refuse(part, matches);
+                }
+                if matches.is_empty() {
+                    matched = false;
+                    part.messages.iter().for_each(Incoming::note_unmatched);
+                }
+                self.deliver(part, matches, &mut transaction, report);
+            });
+            matched
         });
         if let Some(owner) = run.publisher_session.map(SessionNumber::owner) {
             for incoming in run.messages.iter().filter(|incoming| !incoming.is_rejected()) {
@@ -123,8 +134,8 @@ impl Broker {
         let context = self.context(now);
         let mut report = Report::default();
         let transaction = self.reserve(&mut report);
-        self.with_matches(message.topic(), |matches| {
-            for recipient in &matches.recipients {
+        self.with_matches(&[Cow::Borrowed(message.topic().as_str())], |matches| {
+            for recipient in matches.iter().flat_map(|matches| &matches.recipients) {
                 let Some(granted) = recipient.granted(message.publisher) else { continue };
                 let mut state = recipient.handle.lock();
                 if state.ended {
@@ -137,7 +148,7 @@ impl Broker {
                 }
                 recipient.handle.note_load(&state);
             }
-            for group in &matches.groups {
+            for group in matches.iter().flat_map(|matches| &matches.groups) {
                 group.deliver_kept(message, context, &mut report);
             }
         });
@@ -195,22 +206,30 @@ impl Broker {
         }
     }
 
-    /// Does something with who gets the messages of a topic: under the lock of the worker's cache, as holding it costs
-    /// less than holding what is in it by a count of references.
-    fn with_matches<R>(&self, topic: &TopicName, deliver: impl FnOnce(&Matches) -> R) -> R {
-        let find = || {
+    /// Does something with who gets the messages of each topic: under the lock of the worker's cache, as holding it
+    /// costs less than holding what is in it by a count of references.
+    fn with_matches<R>(&self, topics: &[Cow<'_, str>], deliver: impl FnOnce(&[&Matches]) -> R) -> R {
+        let find = |topic: &TopicName| {
             let trie = self.trie.read();
             (self.generations.stamp(topic), Matches::find(&trie, topic, self.rules_changes() > 0))
         };
-        let Some(cache) = self.caches.get(super::worker_index() % self.caches.len()) else {
-            return deliver(&find().1);
-        };
-        let mut cache = cache.lock();
-        if let Some(matches) = cache.get(topic, &self.generations) {
-            return deliver(matches);
+        if let Some(cache) = self.caches.get(super::worker_index() % self.caches.len()) {
+            let mut cache = cache.lock();
+            if let [topic] = topics {
+                let topic = TopicName::assume_checked(topic);
+                if let Some(matches) = cache.get(topic, &self.generations) {
+                    return deliver(&[matches]);
+                }
+                let (stamp, matches) = find(topic);
+                return deliver(&[cache.insert(topic, stamp, matches)]);
+            }
+            if let Some(matches) = cache.get_all(topics, &self.generations, find) {
+                return deliver(&matches);
+            }
         }
-        let (stamp, matches) = find();
-        deliver(cache.insert(topic, stamp, matches))
+        let found: Vec<Matches> =
+            topics.iter().map(|topic| find(TopicName::assume_checked(topic)).1).collect();
+        deliver(&found.iter().collect::<Vec<_>>())
     }
 
     /// One line for the first message that a policy dropped for a session, and then at every power of two.
@@ -222,6 +241,30 @@ impl Broker {
                 "dropped messages for a client because {}; see [queue] and [limits] in the configuration",
                 reason.text()
             );
+        }
+    }
+}
+
+/// Takes a run apart where its messages go to others than those before: what goes to the same stays together, whatever
+/// its topics. `matches` are those of the run's topics.
+fn each_part<'r>(run: &Run<'r>, matches: &[&Matches], mut deliver: impl FnMut(&Run<'r>, &Matches)) {
+    // The place of the first of neighbouring topics that go to the same.
+    let mut likes: SmallVec<[usize; TOPICS_OF_A_RUN]> = SmallVec::new();
+    for (place, these) in matches.iter().enumerate() {
+        let like = likes.last().copied().unwrap_or(place);
+        let is_like = matches.get(like).is_some_and(|those| these.is_same(those));
+        likes.push(if is_like { like } else { place });
+    }
+    if let Some(all) = matches.first().filter(|_| likes.iter().all(|like| *like == 0)) {
+        return deliver(run, all);
+    }
+    let like = |incoming: &Incoming<'_>| likes.get(usize::from(incoming.topic));
+    let mut start = 0;
+    for messages in run.messages.chunk_by(|one, other| like(one) == like(other)) {
+        let part = run.part(messages, start);
+        start += messages.iter().map(|incoming| incoming.frame.len()).sum::<usize>();
+        if let Some(matches) = messages.first().and_then(like).and_then(|place| matches.get(*place)) {
+            deliver(&part, matches);
         }
     }
 }

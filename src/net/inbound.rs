@@ -1,8 +1,8 @@
 //! What a client sends, packet by packet: from a read buffer to the broker's verbs and the acknowledgements owed.
 //!
-//! Owner: the connection. The hot path is a run: consecutive PUBLISH packets to one topic are gathered and routed at
-//! once. Whatever else comes ends the run first, so everything happens in the order it was sent. What always holds: a
-//! QoS 2 message is routed once, however often it is sent [MQTT-4.3.3-10]; an acknowledgement goes out after what it
+//! Owner: the connection. The hot path is a run: consecutive PUBLISH packets are gathered and routed at once.
+//! Whatever else comes ends the run first, so everything happens in the order it was sent. What always holds: a QoS 2
+//! message is routed once, however often it is sent [MQTT-4.3.3-10]; an acknowledgement goes out after what it
 //! acknowledges was routed, and committed where it has to last.
 
 use std::borrow::Cow;
@@ -270,21 +270,28 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) -> Result<(), Failure> {
         self.check_publish(&publish)?;
-        if publish.properties.topic_alias.is_some() {
-            let topic = self.resolve_alias(&publish)?;
-            if run.topic != topic {
-                self.flush(run, input, batch)?;
-                run.begin(Cow::Owned(topic), position);
-                run.permit = self.permit(&run.topic);
-            }
-        } else if run.topic.as_bytes() != publish.topic {
-            let topic = TopicName::parse(publish.topic)?;
-            self.check_topic(topic)?;
+        let has_alias = publish.properties.topic_alias.is_some();
+        let resolved = if has_alias { Some(self.resolve_alias(&publish)?) } else { None };
+        let topic = resolved.as_deref().map_or(publish.topic, str::as_bytes);
+        let mut place = run.place_of(topic);
+        if !run.takes(place, &publish) {
             self.flush(run, input, batch)?;
-            run.begin(Cow::Borrowed(topic.as_str()), position);
-            run.permit = self.permit(&run.topic);
+            place = run.place_of(topic);
         }
-        let is_allowed = covers(&run.permit, &publish);
+        let place = match (place, resolved) {
+            (Some(place), _) => place,
+            (None, resolved) => {
+                let topic = match resolved {
+                    Some(topic) => Cow::Owned(topic),
+                    None => Cow::Borrowed(self.check_topic(publish.topic)?.as_str()),
+                };
+                let permit = self.permit(&topic);
+                run.add_topic(topic, permit)
+            }
+        };
+        run.turn_to(place);
+        let (_, permit) = run.current();
+        let is_allowed = covers(&permit, &publish);
         if !is_allowed {
             self.deny(run, batch)?;
         }
@@ -327,7 +334,7 @@ impl Inbound {
                 let routed = self.shared.broker.publish(
                     &Run {
                         version: self.version,
-                        topic: TopicName::assume_checked(&run.topic),
+                        topics: &run.topics,
                         messages,
                         now: batch.now,
                         publisher: self.handle.publisher,
@@ -360,26 +367,29 @@ impl Inbound {
 
     /// Acknowledges what was routed.
     fn acknowledge(&mut self, messages: &[Incoming<'_>], routed: Routed, batch: &mut Batch<'_>) {
-        let reason = |kind| match kind {
+        let reason = |kind, incoming: &Incoming<'_>| match kind {
             // Said in PUBACK alone: with QoS 2 the message is not done yet.
-            AckKind::PubAck if !routed.matched => ReasonCode::NoMatchingSubscribers,
+            AckKind::PubAck if !routed.matched && incoming.is_unmatched() => {
+                ReasonCode::NoMatchingSubscribers
+            }
             _ => ReasonCode::Success,
         };
-        let owed = |incoming: &Incoming<'_>| owed_for(&incoming.publish);
         let is_taken = |incoming: &Incoming<'_>| !incoming.is_rejected() && !incoming.is_refused();
         let (store, pool) = (&*self.shared.broker.store, &mut batch.report.buffers);
         if messages.iter().all(is_taken)
             && let Some(ready) = self.acks.ready_for(routed.sequence, store, pool)
         {
-            for (kind, packet_id) in messages.iter().filter_map(owed) {
+            for incoming in messages {
+                let Some((kind, packet_id)) = owed_for(&incoming.publish) else { continue };
                 batch.report.packets_sent += 1;
-                encode_acknowledgement(ready, self.version, kind, packet_id, reason(kind));
+                encode_acknowledgement(ready, self.version, kind, packet_id, reason(kind, incoming));
             }
             return;
         }
         for incoming in messages {
-            let Some((kind, packet_id)) = owed(incoming) else { continue };
-            let reason = if incoming.is_rejected() { ReasonCode::QuotaExceeded } else { reason(kind) };
+            let Some((kind, packet_id)) = owed_for(&incoming.publish) else { continue };
+            let reason =
+                if incoming.is_rejected() { ReasonCode::QuotaExceeded } else { reason(kind, incoming) };
             if incoming.is_refused() && self.version != ProtocolVersion::V5 {
                 // In 3.x only silence says that it was not taken.
                 self.release_refused(kind, packet_id, reason);
@@ -400,7 +410,8 @@ impl Inbound {
     /// Notes a message that its client may not publish; an error if the connection is to end for it.
     fn deny(&self, run: &Gathering<'_>, batch: &Batch<'_>) -> Result<(), Failure> {
         self.shared.broker.counters.add(Counter::DeniedPublish, 1);
-        let denial = self.permits.as_ref().and_then(|permits| permits.denial(&run.topic, run.permit));
+        let (topic, permit) = run.current();
+        let denial = self.permits.as_ref().and_then(|permits| permits.denial(topic, permit));
         let Some(denial) = denial else { return Ok(()) };
         self.log_denial(&denial, batch.now);
         let close = self.shared.auth.denied_publish() == DeniedPublish::Close;
@@ -434,9 +445,10 @@ impl Inbound {
         Ok(())
     }
 
-    /// `$SYS` is the broker's own: nobody publishes there.
-    fn check_topic(&self, topic: &TopicName) -> Result<(), Failure> {
-        if topic.as_str().starts_with("$SYS/") { Err(Failure::SystemTopic) } else { Ok(()) }
+    /// A topic that may be published to: `$SYS` is the broker's own.
+    fn check_topic<'t>(&self, topic: &'t [u8]) -> Result<&'t TopicName, Failure> {
+        let topic = TopicName::parse(topic)?;
+        if topic.as_str().starts_with("$SYS/") { Err(Failure::SystemTopic) } else { Ok(topic) }
     }
 
     /// The topic of a PUBLISH with an alias, which it sets or uses, §3.3.2.3.4.
@@ -452,8 +464,7 @@ impl Inbound {
                 .map(|topic| topic.as_str().to_owned())
                 .ok_or(Failure::TopicAliasUnknown(alias.get()));
         }
-        let topic = TopicName::parse(publish.topic)?;
-        self.check_topic(topic)?;
+        let topic = self.check_topic(publish.topic)?;
         self.aliases.get_or_insert_default().set(alias, topic);
         Ok(topic.as_str().to_owned())
     }

@@ -27,7 +27,7 @@ pub(super) enum Source<'a> {
 impl Source<'_> {
     fn topic(&self) -> &TopicName {
         match self {
-            Self::Live(run, _) => run.topic,
+            Self::Live(run, incoming) => run.topic(incoming),
             Self::Kept(message) => message.topic(),
         }
     }
@@ -35,7 +35,7 @@ impl Source<'_> {
     /// The topic as it is written, which does not look at it.
     fn topic_bytes(&self) -> &[u8] {
         match self {
-            Self::Live(run, _) => run.topic.as_str().as_bytes(),
+            Self::Live(run, incoming) => run.topic(incoming).as_str().as_bytes(),
             Self::Kept(message) => message.topic_bytes(),
         }
     }

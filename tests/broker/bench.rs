@@ -1,5 +1,6 @@
 //! A broker on invented time, and clients of it that are polled by hand.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
@@ -104,9 +105,21 @@ impl Bench {
 
     /// Publishes a run of messages.
     pub fn publish_all(&self, topic: &str, payloads: &[impl AsRef<[u8]>], spec: &Spec) -> Published {
+        let messages: Vec<_> = payloads.iter().map(|payload| (topic, payload.as_ref())).collect();
+        self.publish_each(&messages, spec)
+    }
+
+    /// Publishes a run of messages, each with its topic and payload.
+    pub fn publish_each(&self, messages: &[(&str, &[u8])], spec: &Spec) -> Published {
         let mut input = Vec::new();
         let mut ends = vec![0];
-        for payload in payloads {
+        let mut topics: Vec<Cow<'_, str>> = Vec::new();
+        let mut places = Vec::new();
+        for (topic, payload) in messages {
+            places.push(topics.iter().position(|known| known == topic).unwrap_or(topics.len()));
+            if places.last() == Some(&topics.len()) {
+                topics.push(TopicName::parse(topic.as_bytes()).unwrap().as_str().into());
+            }
             let header = PublishHeader {
                 dup: false,
                 qos: spec.qos,
@@ -115,24 +128,27 @@ impl Bench {
             };
             let properties =
                 PublishProperties { message_expiry_interval: spec.expiry, ..PublishProperties::default() };
-            let payload = payload.as_ref();
             encode_publish(&mut input, ProtocolVersion::V5, &header, topic.as_bytes(), properties, payload)
                 .unwrap();
             ends.push(input.len());
         }
         let messages: Vec<Incoming<'_>> = ends
             .windows(2)
-            .map(|ends| {
+            .zip(places)
+            .map(|(ends, place)| {
                 let frame = &input[ends[0]..ends[1]];
                 let header = read_header(frame).unwrap().unwrap();
                 let body = &frame[header.header_length..];
-                Incoming::new(decode_publish(ProtocolVersion::V5, header.first_byte, body).unwrap(), frame)
+                let publish = decode_publish(ProtocolVersion::V5, header.first_byte, body).unwrap();
+                let mut incoming = Incoming::new(publish, frame);
+                incoming.topic = place as u8;
+                incoming
             })
             .collect();
         let mut report = Report::default();
         let run = Run {
             version: ProtocolVersion::V5,
-            topic: TopicName::parse(topic.as_bytes()).unwrap(),
+            topics: &topics,
             messages: &messages,
             now: self.now,
             publisher: spec.publisher,
@@ -145,7 +161,8 @@ impl Bench {
         let pressed = report.pressed;
         self.broker.settle(&mut report);
         let rejected = messages.iter().filter(|incoming| incoming.is_rejected()).count();
-        Published { routed, rejected, pressed }
+        let unmatched = messages.iter().map(Incoming::is_unmatched).collect();
+        Published { routed, rejected, unmatched, pressed }
     }
 
     /// Connects; panics if it is refused.
@@ -188,6 +205,8 @@ impl Bench {
 pub struct Published {
     pub routed: Routed,
     pub rejected: usize,
+    /// Of each message, whether nobody subscribes to its topic.
+    pub unmatched: Vec<bool>,
     /// The publisher is to pause.
     pub pressed: bool,
 }
@@ -340,7 +359,7 @@ impl Party {
         let mut report = Report::default();
         let run = Run {
             version: ProtocolVersion::V5,
-            topic: TopicName::parse(topic.as_bytes()).unwrap(),
+            topics: &[TopicName::parse(topic.as_bytes()).unwrap().as_str().into()],
             messages: &[Incoming::new(publish, frame)],
             now,
             publisher: self.handle.publisher,

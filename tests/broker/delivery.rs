@@ -2,7 +2,7 @@
 
 use fulmar::codec::{ReasonCode, SubscriptionOptions};
 
-use crate::bench::{Bench, Guest, Q0, Q1, Q2, Spec, texts};
+use crate::bench::{Bench, Got, Guest, Q0, Q1, Q2, Spec, texts};
 
 #[test]
 fn overlapping_subscriptions_bring_one_copy_with_all_identifiers() {
@@ -38,6 +38,48 @@ fn no_local_leaves_out_ones_own_and_nothing_else() {
     let got = party.poll(bench.now);
     assert_eq!((texts(&got), got[0].qos), (vec!["own".to_owned()], Q0));
     assert_eq!(got[0].properties, [0x0B, 8]);
+}
+
+#[test]
+fn a_run_of_several_topics_goes_to_those_who_get_each_of_them() {
+    let bench = Bench::new();
+    let filters = [&["a/#"][..], &["a/1", "b/1"], &["+/1", "+/2"], &["$share/g/b/#"]];
+    let mut parties: Vec<_> = filters
+        .iter()
+        .enumerate()
+        .map(|(index, filters)| {
+            let mut party = bench.connect(&Guest::new(format!("c{index}")));
+            filters.iter().for_each(|filter| party.subscribe(filter, Q2));
+            party
+        })
+        .collect();
+    let topics = ["a/1", "a/1", "nobody", "a/2", "a/3", "a/3", "b/1", "a/2", "b/2", "nobody", "b/3", "a/1"];
+    let expected = [
+        &["0", "1", "3", "4", "5", "7", "11"][..],
+        &["0", "1", "6", "11"],
+        &["0", "1", "3", "6", "7", "8", "11"],
+        &["6", "8", "10"],
+    ];
+    for qos in [Q0, Q1, Q2] {
+        let payloads: Vec<String> = (0..topics.len()).map(|number| number.to_string()).collect();
+        let messages: Vec<_> =
+            topics.iter().zip(&payloads).map(|(topic, payload)| (*topic, payload.as_bytes())).collect();
+        // The second time who gets them is known.
+        for _ in 0..2 {
+            let published = bench.publish_each(&messages, &Spec { qos, ..Spec::default() });
+            assert!(!published.routed.matched);
+            assert_eq!(published.unmatched, topics.map(|topic| topic == "nobody"));
+            for (party, expected) in parties.iter_mut().zip(expected) {
+                let got = party.drain(bench.now);
+                assert_eq!(texts(&got), expected);
+                let are_right = |(got, text): (&Got, &&str)| {
+                    text.parse().is_ok_and(|number: usize| got.topic == topics[number] && got.qos == qos)
+                };
+                assert!(got.iter().zip(expected).all(are_right), "{got:?}");
+            }
+        }
+    }
+    assert!(bench.publish_each(&[("a/1", b"x"), ("b/1", b"y")], &Spec::default()).routed.matched);
 }
 
 #[test]

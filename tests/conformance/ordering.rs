@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::thread;
 
+use crate::support::random::Random;
 use crate::support::{
-    PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, RawClient, Version, broker_under_test, connect, puback,
-    pubcomp, publish, pubrec, pubrel, unique,
+    PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Property, Publish, PublishView, RawClient, V5, Version,
+    broker_under_test, connect, puback, pubcomp, publish, pubrec, pubrel, unique,
 };
 use crate::{each, join};
 
@@ -90,6 +91,117 @@ fn mqtt_4_6_0_5_mqtt_4_6_0_6_messages_of_one_publisher_topic_and_qos_keep_their_
                 watcher.send(&pubcomp(packet.ack(PUBREL).0).bytes());
             }
             watcher.ping();
+        }
+    });
+}
+
+/// So many messages, in the order they come, whose handshakes are completed together.
+fn receive_all(watcher: &mut RawClient, count: usize) -> Vec<PublishView> {
+    let mut received = Vec::new();
+    while received.len() < count {
+        let packet = watcher.read();
+        if packet.kind() == PUBREL {
+            watcher.send(&pubcomp(packet.ack(PUBREL).0).bytes());
+            continue;
+        }
+        let message = packet.publish();
+        match message.qos {
+            0 => {}
+            1 => watcher.send(&puback(message.packet_id).bytes()),
+            _ => watcher.send(&pubrec(message.packet_id).bytes()),
+        }
+        received.push(message);
+    }
+    for packet in watcher.all_before_pingresp() {
+        watcher.send(&pubcomp(packet.ack(PUBREL).0).bytes());
+    }
+    received
+}
+
+/// Topics of which each client below gets some: more of them than a burst has messages of one kind.
+const LEAVES: [&str; 4] = ["a", "b", "c", "nobody"];
+
+/// What it subscribes to, at which QoS, and whether it gets what is published to a leaf of a branch.
+type Watching = (&'static str, u8, fn(u64, &str) -> bool);
+
+const WATCHING: [Watching; 6] = [
+    ("+/a", 2, |_, leaf| leaf == "a"),
+    ("+/a", 1, |_, leaf| leaf == "a"),
+    ("+/b", 1, |_, leaf| leaf == "b"),
+    ("3/#", 0, |branch, _| branch == 3),
+    ("7/c", 2, |branch, leaf| branch == 7 && leaf == "c"),
+    ("2/+", 2, |branch, _| branch == 2),
+];
+
+#[test]
+fn mqtt_4_6_0_5_mqtt_4_6_0_6_mqtt_4_6_0_2_whoever_gets_some_of_many_topics_gets_them_in_order() {
+    each(&Version::ALL, |version| {
+        let root = unique("t");
+        let mut watchers = Vec::new();
+        for (index, (filter, qos, gets)) in WATCHING.into_iter().enumerate() {
+            let mut watcher = join(Version::ALL[index % Version::ALL.len()]);
+            watcher.subscribe(&format!("{root}/{filter}"), qos);
+            watchers.push((watcher, qos, gets));
+        }
+        let mut client = join(version);
+        let mut random = Random::new(11, 0);
+        for turn in 0..40_u64 {
+            // Few topics in turn and many in any order; all of one kind, or of all kinds.
+            let branches = [1, 3, 8, 24][(turn % 4) as usize];
+            let leaf_of = |random: &mut Random| LEAVES[random.below(4) as usize];
+            let in_turn: Vec<_> = (0..branches).map(|branch| (branch, leaf_of(&mut random))).collect();
+            let is_mixed = turn % 3 == 2;
+            let mut sent = Vec::new();
+            let mut burst = Vec::new();
+            for packet_id in 1..=150_u16 {
+                let (branch, leaf) = match turn % 8 {
+                    0..4 => in_turn[usize::from(packet_id) % in_turn.len()],
+                    _ => (random.below(branches), leaf_of(&mut random)),
+                };
+                let qos = if is_mixed { random.below(3) as u8 } else { (turn / 4 % 3) as u8 };
+                let mut message = publish(format!("{root}/{branch}/{leaf}"), format!("{turn}: {packet_id}"));
+                message = message.qos(qos, if qos > 0 { packet_id } else { 0 });
+                if qos > 0 && is_mixed && random.percent(20) {
+                    message = message.dup();
+                }
+                if version == V5 && is_mixed && random.percent(20) {
+                    message = message.property(Property::topic_alias(1));
+                }
+                burst.extend(message.bytes(version));
+                sent.push((message, branch, leaf));
+            }
+            client.send(&burst);
+            for (message, branch, leaf) in sent.iter().filter(|(message, _, _)| message.qos > 0) {
+                let kind = if message.qos == 2 { PUBREC } else { PUBACK };
+                let (packet_id, reason, _) = client.read().ack(kind);
+                assert_eq!(packet_id, message.packet_id);
+                let has_subscriber = WATCHING.iter().any(|(_, _, gets)| gets(*branch, leaf));
+                assert!(reason == 0 || reason == 0x10 && !has_subscriber, "{reason:#x} for {branch}/{leaf}");
+            }
+            for (message, _, _) in sent.iter().filter(|(message, _, _)| message.qos == 2) {
+                client.send(&pubrel(message.packet_id).bytes());
+                client.expect_ack(PUBCOMP, message.packet_id);
+            }
+            for (watcher, granted, gets) in &mut watchers {
+                let of = |(message, _, _): &&(Publish, u64, &str)| {
+                    let topic = String::from_utf8_lossy(&message.topic).into_owned();
+                    (topic, String::from_utf8_lossy(&message.payload).into_owned(), message.qos.min(*granted))
+                };
+                let expected: Vec<_> = sent
+                    .iter()
+                    .filter(|(_, branch, leaf)| gets(*branch, leaf))
+                    .map(|sent| of(&sent))
+                    .collect();
+                let received: Vec<_> = receive_all(watcher, expected.len())
+                    .into_iter()
+                    .map(|got| {
+                        assert!(!got.dup && !got.retain, "{got:?}");
+                        (got.topic.clone(), got.text(), got.qos)
+                    })
+                    .collect();
+                assert_eq!(received, expected, "turn {turn}");
+                watcher.ping();
+            }
         }
     });
 }

@@ -211,7 +211,7 @@ impl Server {
         if live {
             let run = Run {
                 version: self.version,
-                topic,
+                topics: &[topic.as_str().into()],
                 messages: &messages,
                 now,
                 publisher: Publisher(77),
