@@ -101,13 +101,13 @@ impl<M> RetainedTree<M> {
     /// message that stands all the while is visited exactly once, and none is visited twice. One that is
     /// added or replaced during the scan may be visited or not: a caller to whom that matters must see it
     /// from the message.
-    pub fn scan(
-        &self,
+    pub fn scan<'t>(
+        &'t self,
         filter: &TopicFilter,
         from: Option<&Cursor>,
         limit: usize,
         steps: usize,
-        visit: &mut dyn FnMut(&M),
+        visit: &mut dyn FnMut(&'t M),
     ) -> Option<Cursor> {
         let mut walk = Walk::new(self, filter)?;
         let mut next = match from {
