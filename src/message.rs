@@ -281,6 +281,12 @@ impl<'a> Run<'a> {
         incoming.kept.get_or_init(keep)
     }
 
+    /// Whether the identifier of one of its QoS 2 messages is free again at once: the publisher hears of an error
+    /// [MQTT-4.3.3-9], or in 3.x, which has none in a PUBREC, nothing.
+    pub fn is_given_back(&self, incoming: &Incoming<'_>) -> bool {
+        incoming.is_refused() || incoming.is_rejected() && self.version == ProtocolVersion::V5
+    }
+
     /// Some of its messages, before which its frames have so many bytes.
     pub fn part(&self, messages: &'a [Incoming<'a>], start: usize) -> Self {
         let (mut length, mut longest_frame, mut payload_bytes) = (0, 0, 0);

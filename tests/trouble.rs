@@ -113,6 +113,10 @@ fn a_full_disk_costs_nothing_that_was_acknowledged_and_is_no_end() {
     let mut older = broker.open(&connect(V3_1_1).client_id("older"));
     older.send(&publish("kept", "older").qos(1, 7).bytes(V3_1_1));
     older.ping();
+    // Nor has one that it sends again been taken, even if both are read at once.
+    let message = publish("kept", "older").qos(2, 8);
+    older.send(&[message.bytes(V3_1_1), message.dup().bytes(V3_1_1)].concat());
+    older.ping();
     // What must not last goes on.
     refused.send(&publish("passing", "on").qos(1, 2).bytes(V5));
     assert_eq!(refused.read().ack(PUBACK).1, 0);

@@ -4,12 +4,13 @@
 //! bytes leave through sessions' outboxes, and a connection is woken through its waker.
 //!
 //! Locks, in the order in which they may be taken, and what for:
+//! 0. a worker's match cache: held for a run's delivery to all who get it;
 //! 1. a registry shard: who has a Client Identifier; held for a look-up and a take-over;
 //! 2. the group table, a group: membership, the group's queue; held for a run's delivery to the group;
 //! 3. the trie: written for a subscription, read on a cache miss; a session may be locked under it, never the
 //!    other way round;
 //! 4. a session: at most one at a time; held for one run's delivery or one poll of its connection;
-//! 5. the retained tree, the deadlines, a match cache: nothing of these is taken under another;
+//! 5. the retained tree, the deadlines: nothing of these is taken under another;
 //! 6. the store's own, inside its calls, under any of the above: a leaf.
 //!
 //! No lock is held across an await; nothing in here awaits at all.

@@ -72,7 +72,7 @@ impl Broker {
             matched
         });
         if let Some(owner) = run.publisher_session.map(SessionNumber::owner) {
-            for incoming in run.messages.iter().filter(|incoming| !incoming.is_rejected()) {
+            for incoming in run.messages.iter().filter(|incoming| !run.is_given_back(incoming)) {
                 let packet_id = incoming.publish.packet_id;
                 if let Some(packet_id) = packet_id.filter(|_| incoming.publish.qos == QoS::ExactlyOnce) {
                     report.records.push(&Record::Received { owner, packet_id });

@@ -350,8 +350,12 @@ impl Inbound {
                     self.acknowledge(messages, routed, batch);
                 }
             }
-            let (Some(then), Some((next, behind))) = (then, behind.split_first()) else { break };
+            let was_refused = messages.iter().any(Incoming::is_rejected);
+            let (Some(then), Some((next, behind_next))) = (then, behind.split_first()) else { break };
+            rest = behind_next;
             match then {
+                // What it repeats may have gone nowhere meanwhile: then it is a new message.
+                Then::Repeated(_) if was_refused => rest = behind,
                 // It is acknowledged again, and nothing more.
                 Then::Repeated(first) => self.answer(&next.publish, ReasonCode::Success, first, batch),
                 Then::Failed(failure) => {
@@ -359,7 +363,6 @@ impl Inbound {
                     break;
                 }
             }
-            rest = behind;
         }
         run.clear();
         result
@@ -705,8 +708,11 @@ impl Inbound {
         batch: &mut Batch<'_>,
     ) {
         let Some((kind, packet_id)) = owed_for(publish) else { return };
-        self.release_refused(kind, packet_id, reason);
         let version = self.version;
+        // In 3.x a PUBREC cannot say that somebody had no room: the message goes on to the others, once.
+        if version == ProtocolVersion::V5 {
+            self.release_refused(kind, packet_id, reason);
+        }
         batch.report.packets_sent += 1;
         self.acks.push(sequence, &*self.shared.broker.store, &mut batch.report.buffers, |bytes| {
             encode_acknowledgement(bytes, version, kind, packet_id, reason);

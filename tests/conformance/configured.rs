@@ -117,6 +117,30 @@ fn v5_mqtt_4_3_3_9_v5_mqtt_4_3_3_8_after_a_pubrec_with_an_error_the_same_identif
 }
 
 #[test]
+fn v311_mqtt_4_3_3_2_who_has_no_room_brings_nobody_a_message_twice() {
+    let broker = Broker::with_config("[queue]\nmessages = 1\noverflow = \"reject\"\n");
+    let mut away = connect(V5).client_id("away").persistent().open(&broker);
+    away.subscribe("t", 2);
+    away.disconnect();
+    for clean in [true, false] {
+        let mut watcher = somebody(V3_1_1).open(&broker);
+        watcher.subscribe("t", 2);
+        let mut publisher = somebody(V3_1_1).clean(clean).open(&broker);
+        for text in ["first", "second"] {
+            let message = publish("t", text).qos(2, 7);
+            publisher.send(&message.bytes(V3_1_1));
+            publisher.expect_ack(PUBREC, 7);
+            publisher.send(&message.dup().bytes(V3_1_1));
+            publisher.expect_ack(PUBREC, 7);
+            assert_eq!(watcher.receive().text(), text);
+            watcher.expect_nothing();
+            publisher.send(&pubrel(7).bytes());
+            publisher.expect_ack(crate::support::PUBCOMP, 7);
+        }
+    }
+}
+
+#[test]
 fn v5_mqtt_3_2_2_15_the_maximum_packet_size_is_told_and_exact() {
     let broker = Broker::with_config("[limits]\nmax_packet_size = 1000\n");
     each(&Version::ALL, |version| {
