@@ -12,7 +12,7 @@ use super::handle::{Replay, SessionState};
 use super::{Broker, Deadline, SessionHandle};
 use crate::auth::acl::Decision;
 use crate::codec::QoS;
-use crate::message::{Expiry, Message, Publisher};
+use crate::message::{Expiry, Message, Publisher, fetch_ahead};
 use crate::routing::{Cursor, RetainedTree};
 use crate::session::Terms;
 use crate::session::{Report, SessionLimits};
@@ -274,7 +274,7 @@ impl Broker {
         let cursor =
             self.retained.lock().slice(&replay, room, room_in_outbox(state, context.limits), &mut slice);
         let permissions = state.permissions.clone();
-        fetch_ahead(&slice);
+        fetch_ahead(slice.iter());
         for message in &slice {
             let decision = permissions
                 .as_ref()
@@ -296,16 +296,6 @@ impl Broker {
             state.make_extras().replays.insert(id, replay);
         }
         state.has_replays()
-    }
-}
-
-/// Reads a byte at both ends of each message, one read waiting for no other: what is in no cache comes many at a time.
-/// With a million retained messages that takes an eighth to a third off what a replay costs.
-fn fetch_ahead(messages: &[Arc<Message>]) {
-    let ends =
-        |message: &Arc<Message>| (message.topic_bytes().first().copied(), message.payload().last().copied());
-    for message in messages {
-        std::hint::black_box(ends(message));
     }
 }
 

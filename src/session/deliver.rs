@@ -135,12 +135,17 @@ impl Session {
         if self.link.as_ref().is_some_and(|link| link.to_resend > 0) {
             wait_for = self.resend(committed, context, report);
         }
+        let mut ahead = 0_usize;
         while self.window_is_open()
             && self.link.as_ref().is_some_and(|link| link.pending() < context.limits.outbox_soft)
         {
             if !self.exchanges.queue.is_ready() {
                 break;
             }
+            if ahead == 0 {
+                ahead = self.exchanges.queue.fetch_ahead();
+            }
+            ahead = ahead.saturating_sub(1);
             let Some(queued) = self.exchanges.queue.pop() else { break };
             if queued.message.expiry(context.now) == Expiry::Expired {
                 self.count_drop(DropReason::Expired, 1, report);

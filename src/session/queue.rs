@@ -13,11 +13,14 @@ use std::time::Instant;
 
 use crate::codec::QoS;
 use crate::config::Overflow;
-use crate::message::{Expiry, Message};
+use crate::message::{Expiry, Message, fetch_ahead};
 use crate::store::{Fetch, Fetched, FetchedRow, Owner, RecoveredRow, RowSeq, Timebase};
 
 /// Messages fetched from the store at a time.
 const FETCHED_AT_ONCE: usize = 512;
+
+/// Messages the processor is to fetch at a time before they are sent.
+const FETCHED_AHEAD: usize = 64;
 
 /// A message with the terms on which one subscriber gets it.
 #[derive(Debug, Clone)]
@@ -253,6 +256,14 @@ impl Queue {
             self.add_cost(cost, cost);
             self.waiting.push_front(queued);
         }
+    }
+
+    /// Has the processor fetch the next messages that are in memory; how many those are.
+    pub fn fetch_ahead(&self) -> usize {
+        let next = self.waiting.iter().take(FETCHED_AHEAD);
+        let count = next.len();
+        fetch_ahead(next.map(|queued| &queued.message));
+        count
     }
 
     /// Takes the oldest message, if it is in memory.
