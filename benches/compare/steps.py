@@ -31,9 +31,9 @@ CALLS = [
 ]
 # Ours, by the function; the first that matches counts. Inlined functions count as those they are part of.
 FUNCTIONS = [
-    ("read packets and gather runs", r"net::gathering::|net::inbound::Inbound::(handle_bytes|handle_input|handle_own|gather|handle_packets|receive)|session::received|codec::|topic::|from_utf8|utf8"),
+    ("read packets and gather runs", r"net::gathering::|net::inbound::Inbound>?::(handle_bytes|handle_input|handle_own|gather|handle_packets|receive)|session::received|codec::|topic::|from_utf8|utf8"),
     ("acknowledgements from subscribers", r"handle_acknowledgement|acknowledge_in_turn|window::Window::(finish|release)|Session>::finish"),
-    ("acknowledgements to publishers", r"net::acks|encode_acknowledgement|Inbound::(flush|acknowledge|send)"),
+    ("acknowledgements to publishers", r"net::acks|encode_acknowledgement|Inbound>?::(flush|acknowledge|answer|send)"),
     ("find who gets it", r"broker::publish|matches|routing::|generations|MatchCache"),
     ("deliver: identifier, window, frame", r"session::|Window|deliver"),
     ("copy bytes", r"memmove|memcpy|mem(cmp|set)"),
