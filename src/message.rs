@@ -187,30 +187,26 @@ pub struct Incoming<'a> {
     pub own: Option<&'a Arc<Vec<u8>>>,
     /// The place of its topic among the run's.
     pub topic: u8,
+    /// What became of it: some of the bits below.
+    fate: Cell<u8>,
     kept: OnceCell<Arc<Message>>,
-    rejected: Cell<bool>,
-    refused: Cell<bool>,
-    unmatched: Cell<bool>,
 }
+
+const REJECTED: u8 = 1;
+const REFUSED: u8 = 2;
+const UNMATCHED: u8 = 4;
 
 impl<'a> Incoming<'a> {
     /// A packet that nobody has kept yet, to the first of the run's topics.
     pub fn new(publish: Publish<'a>, frame: &'a [u8]) -> Self {
-        Self {
-            publish,
-            frame,
-            own: None,
-            topic: 0,
-            kept: OnceCell::new(),
-            rejected: Cell::new(false),
-            refused: Cell::new(false),
-            unmatched: Cell::new(false),
-        }
+        Self::of_topic(0, publish, frame, None)
     }
 
-    /// The same, in a buffer that holds this packet alone: whoever sends it on may hold the buffer.
-    pub fn in_own(publish: Publish<'a>, buffer: &'a Arc<Vec<u8>>) -> Self {
-        Self { own: Some(buffer), ..Self::new(publish, buffer) }
+    /// The same, to the topic at this place of the run's. `own`: the buffer that holds this packet alone, if it is in
+    /// one: whoever sends it on may hold that.
+    #[inline]
+    pub fn of_topic(topic: u8, publish: Publish<'a>, frame: &'a [u8], own: Option<&'a Arc<Vec<u8>>>) -> Self {
+        Self { publish, frame, own, topic, fate: Cell::new(0), kept: OnceCell::new() }
     }
 
     /// Where in the frame the topic ends, and with QoS 1 and 2 the Packet Identifier begins.
@@ -221,32 +217,32 @@ impl<'a> Incoming<'a> {
 
     /// Notes that a subscriber's queue had no room for it and the publisher is to hear of it.
     pub fn reject(&self) {
-        self.rejected.set(true);
+        self.fate.set(self.fate.get() | REJECTED);
     }
 
     /// Notes that it goes nowhere, because the store cannot keep it now.
     pub fn refuse(&self) {
-        self.refused.set(true);
+        self.fate.set(self.fate.get() | REFUSED);
     }
 
     /// Notes that nobody subscribes to its topic.
     pub fn note_unmatched(&self) {
-        self.unmatched.set(true);
+        self.fate.set(self.fate.get() | UNMATCHED);
     }
 
     /// Whether nobody subscribes to its topic.
     pub fn is_unmatched(&self) -> bool {
-        self.unmatched.get()
+        self.fate.get() & UNMATCHED != 0
     }
 
     /// Whether it goes nowhere, because the store cannot keep it now.
     pub fn is_refused(&self) -> bool {
-        self.refused.get()
+        self.fate.get() & REFUSED != 0
     }
 
     /// Whether the publisher is to be told that there was no room.
     pub fn is_rejected(&self) -> bool {
-        self.rejected.get()
+        self.fate.get() & REJECTED != 0
     }
 }
 

@@ -204,15 +204,9 @@ impl<'a> Gathering<'a> {
         self.longest_frame = self.longest_frame.max(frame.len());
         self.payload_bytes += publish.payload.len();
         self.end = position + frame.len();
-        let mut incoming = match self.own.filter(|own| own.len() == frame.len()) {
-            Some(own) => {
-                self.plain = false;
-                Incoming::in_own(publish, own)
-            }
-            None => Incoming::new(publish, frame),
-        };
-        incoming.topic = self.current as u8;
-        self.messages.push(incoming);
+        let own = self.own.filter(|own| own.len() == frame.len());
+        self.plain &= own.is_none();
+        self.messages.push(Incoming::of_topic(self.current as u8, publish, frame, own));
     }
 
     /// Notes how the packet that was just added began.
