@@ -110,7 +110,7 @@ impl<'a> Gathering<'a> {
     pub fn takes(&self, place: Option<usize>, publish: &Publish<'_>) -> bool {
         let is_one = place == Some(self.current) && self.topics.len() == 1;
         let has_room = place.is_some() || self.topics.len() < TOPICS_OF_A_RUN;
-        is_one || self.messages.is_empty() || has_room && self.plain && self.is_like_those(publish)
+        is_one || self.messages.is_empty() || has_room && self.plain && self.keeps_plain(publish)
     }
 
     /// Adds a topic; its place.
@@ -187,7 +187,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// Whether a message leaves a plain run plain.
-    fn is_like_those(&self, publish: &Publish<'_>) -> bool {
+    fn keeps_plain(&self, publish: &Publish<'_>) -> bool {
         let qos = self.messages.first().map_or(publish.qos, |first| first.publish.qos);
         publish.qos == qos && !publish.dup && !publish.retain && publish.properties.topic_alias.is_none()
     }
@@ -198,7 +198,7 @@ impl<'a> Gathering<'a> {
             self.start = position;
             self.plain = true;
         }
-        self.plain &= self.is_like_those(&publish);
+        self.plain &= self.keeps_plain(&publish);
         self.is_owed |= publish.packet_id.is_some();
         self.exactly_once |= publish.qos == QoS::ExactlyOnce;
         self.longest_frame = self.longest_frame.max(frame.len());
