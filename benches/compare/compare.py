@@ -5,7 +5,7 @@
     python3 benches/compare/compare.py                      # the table; an hour, with five rounds
     python3 benches/compare/compare.py --suite quick --rounds 3
     python3 benches/compare/compare.py --suite transports   # the price of TLS and WebSocket
-    python3 benches/compare/compare.py --suite durable --durability none,os,sync
+    python3 benches/compare/compare.py --suite durable      # the price of the promise, none,os,sync, beside peers that save
     python3 benches/compare/compare.py --suite growth       # curves: fan-out, subscriptions, payload, connections
 
 Mosquitto, FlashMQ and rumqttd are taken if they are on PATH, others by --broker NAME='COMMAND {PORT} {DIR}', which has to stay
@@ -52,6 +52,7 @@ class Bench:
         try:
             folder.mkdir()
             certificate = brokers.Certificate(folder) if needs_certificate else None
+            peer.replays = row.replays
             with brokers.Running(peer, folder, certificate) as broker:
                 command = row.command.replace("HALF", f"{half or 1000:.0f}")
                 words = [self.args.fulmar, "bench", *shlex.split(command), "--json", "--insecure",
@@ -71,17 +72,19 @@ class Bench:
         for number in range(self.args.rounds):
             for row in rows:
                 for peer in peers[:: -1 if number % 2 else 1]:
-                    if row.kind not in peer.kinds:
+                    runs = self.results.setdefault((row.run, peer.name), [])
+                    # Rows that show several figures of the same runs have them run once.
+                    if row.kind not in peer.kinds or len(runs) > number:
                         continue
                     found = self.measure(peer, row, half)
-                    self.results.setdefault((row.name, peer.name), []).append(found)
+                    runs.append(found)
                     said = found.get("error") or f"{found.get(row.figure, 0):,.3f}"
                     seconds = time.monotonic() - self.started
                     print(f"[{seconds:5.0f} s] round {number + 1}, {row.name}: {peer.name}: {said}", file=sys.stderr, flush=True)
 
     def values(self, row, peer, pick):
         """What the good runs found."""
-        runs = self.results.get((row.name, peer.name), [])
+        runs = self.results.get((row.run, peer.name), [])
         values = [pick(run) for run in runs if "error" not in run]
         return [value for value in values if value is not None]
 
@@ -96,7 +99,8 @@ def written_bytes(process):
 
 
 def quantile(name):
-    return lambda run: run["latency_us"].get(name) if "latency_us" in run else None
+    """A quantile of the latency, where all brokers have the same load: at full speed it is the depth of their queues."""
+    return lambda run: run["latency_us"].get(name) if run.get("rate") and "latency_us" in run else None
 
 
 def number(value):
@@ -119,12 +123,14 @@ def remark(bench, row, peers):
     """What of a row is not as it should be."""
     out = []
     for peer in peers:
-        runs = bench.results.get((row.name, peer.name), [])
+        runs = bench.results.get((row.run, peer.name), [])
         good = [run for run in runs if "error" not in run]
-        for key in ("lost", "duplicates", "out_of_order", "rejected", "stalls", "failed"):
-            worst = max((run.get(key) or 0 for run in good), default=0)
+        for key in ("lost", "duplicates", "out_of_order", "rejected", "stalls", "failed", "unsent", "foreign", "given_up"):
+            worst = max((run.get(key) or 0 for run in good), default=0, key=abs)
             if worst:
                 out.append(f"{peer.name}: {key.replace('_', ' ')} {worst:,}")
+        if any(run.get("granted_qos", 2) < run.get("subscriber_qos", 0) for run in good):
+            out.append(f"{peer.name}: granted a lower QoS than was asked for")
         failed = [run["error"] for run in runs if "error" in run]
         if failed:
             out.append(f"{peer.name}: {len(failed)} of {len(runs)} failed ({failed[0]})")
@@ -143,8 +149,9 @@ def cost_table(bench, rows, peers):
             values = bench.values(row, peer, lambda run: run.get(row.figure))
             value = median(values)
             text = number(value)
-            if is_ours(peer) and value is not None:
+            if value is not None:
                 text += f" ({number(min(values))}-{number(max(values))})"
+            if is_ours(peer):
                 ours = ours or value
             elif peer in others and value:
                 best = min(best or value, value)
@@ -166,14 +173,14 @@ def detail_table(bench, rows, peers):
     picks = [
         ("operations/s", lambda run: run.get("operations_per_s")),
         ("CPU us each", lambda run: run.get("broker_cpu_us_per_operation")),
-        ("p50 us", quantile("p50")), ("p99 us", quantile("p99")), ("p99.9 us", quantile("p99.9")),
+        ("p50 us at the row's rate", quantile("p50")), ("p99", quantile("p99")), ("p99.9", quantile("p99.9")),
         ("peak memory MiB", lambda run: run["broker_memory_peak_bytes"] / 2**20 if "broker_memory_peak_bytes" in run else None),
         ("generator, cores", lambda run: run.get("generator_cpu_share")),
     ]
     lines = ["| row | broker | " + " | ".join(name for name, _ in picks) + " |", "|---|---|" + "---:|" * len(picks)]
     for row in rows:
         for peer in peers:
-            if bench.results.get((row.name, peer.name)):
+            if bench.results.get((row.run, peer.name)):
                 cells = [number(median(bench.values(row, peer, pick))) for _, pick in picks]
                 lines.append(f"| {row.name} | {peer.name} | " + " | ".join(cells) + " |")
     return lines
@@ -234,14 +241,19 @@ def version_of(peer):
     return found.group(0) if found else "unknown"
 
 
-def machine():
+def machine(folder):
+    """What it is measured on, and what `folder`, where the brokers keep their data, is on."""
     try:
         models = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
         model = models[0] if models else platform.machine()
         memory = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text()).group(1)) / 2**20
         load = Path("/proc/loadavg").read_text().split()[0]
-        return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}; load before: {load}"
-    except (OSError, AttributeError):
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        under = [mount for mount in mounts if folder.resolve().is_relative_to(mount[1].encode().decode("unicode_escape"))]
+        kind = max(under, key=lambda mount: len(mount[1]))[2]
+        return (f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {platform.system()} {platform.release()}, data on {kind}; "
+                f"load before: {load}")
+    except (OSError, AttributeError, ValueError, IndexError):
         return platform.platform()
 
 
@@ -279,8 +291,9 @@ def main():
     parser.add_argument("--only", default="", metavar="REGEX", help="rows, or curves, whose name matches")
     parser.add_argument("--brokers", default="", metavar="REGEX", help="brokers whose name matches; Fulmar always takes part")
     parser.add_argument("--broker", action="append", default=[], metavar="NAME=COMMAND", help="another broker; may be repeated")
-    parser.add_argument("--durability", default="none", metavar="LIST",
-                        help="Fulmar's, one column each, such as none,sync; the peers keep nothing on disk but in the suite durable")
+    parser.add_argument("--durability", metavar="LIST",
+                        help="Fulmar's, one column each, such as none,sync; the peers keep nothing on disk but in the suite durable, "
+                        "where it is none,os,sync if it is not given, and none elsewhere")
     parser.add_argument("--fulmar", default=str(ROOT / "target" / "release" / "fulmar"), metavar="FILE", help="the binary")
     parser.add_argument("--out", default="target/compare", metavar="DIR", help="where the report and the curves are written")
     args = parser.parse_args()
@@ -289,14 +302,17 @@ def main():
     for other in args.broker:
         if "=" not in other:
             parser.error(f"--broker {other}: expected NAME=COMMAND")
-    peers = brokers.find(args.fulmar, args.broker, args.durability.split(","), args.suite == "durable")
+    saves = args.suite == "durable"
+    durabilities = (args.durability or ("none,os,sync" if saves else "none")).split(",")
+    peers = brokers.find(args.fulmar, args.broker, durabilities, saves)
     peers = [peer for peer in peers if is_ours(peer) or re.search(args.brokers, peer.name)]
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    described = machine()
-    print(f"{', '.join(peer.name for peer in peers)}; {described}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="fulmar-compare-") as folder:
+    # Beside the report, as a folder for temporary files is often in memory, where to sync costs nothing.
+    with tempfile.TemporaryDirectory(prefix="data-", dir=out.resolve()) as folder:
         Path(folder).chmod(0o755)
+        described = machine(Path(folder))
+        print(f"{', '.join(peer.name for peer in peers)}; {described}", file=sys.stderr)
         bench = Bench(args, Path(folder))
         if args.suite == "growth":
             body = growth(bench, peers, out)
@@ -320,7 +336,7 @@ def main():
     versions = ", ".join(f"{peer.name} {version_of(peer)}" for peer in peers)
     rounds = "One round" if args.rounds == 1 else f"Medians of {args.rounds} rounds"
     columns = "" if args.suite == "growth" else (
-        "; in brackets the lowest and highest of Fulmar's. The last columns: Fulmar's share of the best of the others, and the "
+        "; in brackets the lowest and highest. The last columns: Fulmar's share of the best of the others, and the "
         "share it is to stay below")
     head = [f"# Brokers compared: {args.suite}", "",
             "What an operation costs the broker: its CPU time in microseconds, unless the row says otherwise. "
@@ -328,7 +344,7 @@ def main():
             f"- {datetime.date.today()}; {versions}", f"- {described}", ""]
     report = out / f"{args.suite}.md"
     report.write_text("\n".join(head + body) + "\n")
-    flat = [{"row": row, "broker": peer, "runs": runs} for (row, peer), runs in bench.results.items()]
+    flat = [{"run": run, "broker": peer, "runs": runs} for (run, peer), runs in bench.results.items() if runs]
     (out / f"{args.suite}.json").write_text(json.dumps(flat, indent=1))
     print("\n".join(head + body))
     print(f"\nWritten to {report} and {args.suite}.json beside it.", file=sys.stderr)

@@ -55,6 +55,8 @@ class Peer:
     kinds = ("tcp",)
     # Where it speaks MQTT 5.0: so many ports above the one for 3.1.1.
     v5_offset = 0
+    # Retained messages that a new subscriber is to get.
+    replays = 0
 
     def command(self, ports, folder, certificate):
         raise NotImplementedError
@@ -143,7 +145,9 @@ class Rumqttd(Peer):
             return (f'[{kind}.1]\nname = "{name}"\nlisten = "127.0.0.1:{port}"\nnext_connection_delay_ms = 0\n'
                     f"[{kind}.1.connections]\nconnection_timeout_ms = 60000\nmax_payload_size = 268435455\n"
                     "max_inflight_count = 1000\ndynamic_filters = true\n")
-        text = ("id = 0\n[router]\nid = 0\nmax_connections = 100010\nmax_outgoing_packet_count = 1000\n"
+        # What of a replay is beyond its packets on the way it leaves out for good.
+        outgoing = max(1_000, self.replays)
+        text = (f"id = 0\n[router]\nid = 0\nmax_connections = 100010\nmax_outgoing_packet_count = {outgoing}\n"
                 "max_segment_size = 104857600\nmax_segment_count = 10\n")
         text += server("v4", "v4-1", ports["tcp"]) + server("v5", "v5-1", ports["tcp"] + self.v5_offset)
         text += server("ws", "ws-1", ports["ws"])

@@ -25,6 +25,9 @@ const IN_FLIGHT: usize = 100;
 /// Lines read ahead.
 const LINES: usize = 1_000;
 
+/// Seconds without a packet after which a client has to be heard of.
+const KEEP_ALIVE: u16 = 60;
+
 /// How long a wait is at most, so that a lost wake-up costs no more.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -101,8 +104,7 @@ fn run(arguments: &PubArguments) -> Result<(), ClientError> {
         receiver
     };
     let mut client = Client::new(arguments.place.client_id("pub"), 0);
-    // Nothing is sent while standard input says nothing.
-    client.keep_alive = 0;
+    client.keep_alive = KEEP_ALIVE;
     let opened = open_plain(&mut connections, &server, &[client], 1)?;
     let Some(id) = opened.ids.first().copied() else { return Ok(()) };
     if arguments.qos > opened.limits.maximum_qos {

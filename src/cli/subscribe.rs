@@ -19,9 +19,6 @@ use crate::topic::TopicFilter;
 /// Seconds without a packet after which a client has to be heard of.
 const KEEP_ALIVE: u16 = 60;
 
-/// Nanoseconds of silence after which it says that it is there.
-const PING: u64 = 30_000_000_000;
-
 const TURN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -71,10 +68,15 @@ fn run(arguments: &SubArguments) -> Result<(), ClientError> {
         out: BufWriter::new(io::stdout().lock()),
     };
     let wanted = [(id, arguments.filters.clone())];
-    subscribe_to(&mut connections, &server, &wanted, arguments.qos, usize::MAX, &mut printer)?;
+    let granted = subscribe_to(&mut connections, &server, &wanted, arguments.qos, usize::MAX, &mut printer)?;
+    if granted.qos < arguments.qos {
+        eprintln!(
+            "fulmar sub: the broker granted QoS {} instead of {}",
+            granted.qos as u8, arguments.qos as u8
+        );
+    }
     let start = connections.now();
     let end = arguments.wait.map(|seconds| start.saturating_add(seconds.saturating_mul(1_000_000_000)));
-    let mut spoke_at = start;
     while printer.left > 0 {
         let now = connections.now();
         if end.is_some_and(|end| now >= end) {
@@ -83,10 +85,6 @@ fn run(arguments: &SubArguments) -> Result<(), ClientError> {
                 Some(_) => Err(ClientError::Stuck(format!("{} messages did not come in time", printer.left))),
                 None => Ok(()),
             };
-        }
-        if now >= spoke_at + PING {
-            connections.queue(id).extend_from_slice(&[PacketType::PingReq.first_byte(), 0]);
-            spoke_at = now;
         }
         connections.flush();
         let wait = end.map_or(TURN, |end| TURN.min(Duration::from_nanos(end - now)));

@@ -1,7 +1,8 @@
 //! Fulmar's own tools, `fulmar pub`, `sub` and `bench`, through every way in, beside other people's.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,9 +67,14 @@ fn bench_counts_every_message_through_every_way_in() {
         let arguments =
             [&arguments[..], &["-c", "3", "--topics", "2", "-n", "3000", "-s", "1KiB", "--json"]].concat();
         let found = json(&run(FULMAR, &arguments));
-        for (key, value) in
-            [("sent", 3_000), ("delivered", 3_000), ("lost", 0), ("out_of_order", 0), ("rejected", 0)]
-        {
+        for (key, value) in [
+            ("sent", 3_000),
+            ("delivered", 3_000),
+            ("lost", 0),
+            ("out_of_order", 0),
+            ("duplicates", 0),
+            ("rejected", 0),
+        ] {
             assert_eq!(found[key], value, "{url}, QoS {qos}: {found}");
         }
         assert_eq!(found["latency_us"]["count"], 3_000, "{url}: {found}");
@@ -147,11 +153,46 @@ fn bench_says_what_is_wrong() {
         ),
         (&["--url", &web, "--subscribers", "3"], "as many --subscribers as --publishers"),
         (&["--url", &plain, "--pid", "4294967295"], "there is no such process"),
+        (&["--url", &plain, "-P", "secret"], "a password without a user name needs MQTT 5.0"),
+        (&["--url", &plain, "--receive-maximum", "5"], "--receive-maximum needs -V 5.0"),
+        (&["--url", &plain, "--persistent"], "--persistent needs -V 5.0"),
+        (&["--url", &plain, "--groups", "2"], "--groups is for --pattern shared"),
+        (&["--url", &plain, "--filters", "2"], "--filters is for --pattern filters"),
     ] {
         let outcome = run(FULMAR, &[&["bench", "pub-sub", "-d", "1s"], arguments].concat());
         assert!(!outcome.succeeded && outcome.output.contains(told), "{arguments:?}: {}", outcome.output);
         assert!(outcome.output.starts_with("fulmar bench: "), "{}", outcome.output);
     }
+}
+
+#[test]
+fn what_a_bench_found_is_told_though_the_broker_closed_a_connection() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("mqtt://{}", listener.local_addr().unwrap());
+    let broker = thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        let [mut subscriber, mut publisher] = [(); 2].map(|()| {
+            let mut stream = listener.accept().unwrap().0;
+            assert!(stream.read(&mut buffer).unwrap() > 0, "CONNECT");
+            stream.write_all(&[0x20, 2, 0, 0]).unwrap();
+            stream
+        });
+        assert!(subscriber.read(&mut buffer).unwrap() > 0, "SUBSCRIBE");
+        // QoS 0 is granted.
+        subscriber.write_all(&[0x90, 3, 0, 1, 0]).unwrap();
+        assert!(publisher.read(&mut buffer).unwrap() > 0, "PUBLISH");
+    });
+    let outcome =
+        run(FULMAR, &["bench", "pub-sub", "--url", &url, "-c", "1", "-q", "1", "-n", "10", "--json"]);
+    broker.join().unwrap();
+    assert!(!outcome.succeeded);
+    let found = outcome.output.lines().find(|line| line.starts_with('{')).expect(&outcome.output);
+    let found: serde_json::Value = serde_json::from_str(found).unwrap();
+    let error = found["error"].as_str().unwrap();
+    assert!(error.starts_with("the broker closed a connection"), "{found}");
+    assert!(outcome.output.contains(&format!("fulmar bench: {error}")), "{}", outcome.output);
+    let figures = ["sent", "delivered", "lost", "granted_qos"].map(|key| found[key].as_i64());
+    assert_eq!(figures, [10, 0, 10, 0].map(Some), "{found}");
 }
 
 #[test]

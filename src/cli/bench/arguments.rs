@@ -72,11 +72,11 @@ pub(crate) struct TrafficArguments {
     #[arg(short = 'r', long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
     /// Publish so many messages instead, and measure to the last delivery
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["duration", "warm_up"])]
     pub messages: Option<u64>,
     /// Messages a publisher may be ahead of its slowest subscriber, without a rate; chosen by the number of clients
     /// if it is not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "rate")]
     pub window: Option<u64>,
     /// Publish without regard to the subscribers
     #[arg(long, conflicts_with = "window")]
@@ -96,6 +96,9 @@ pub(super) struct Context {
 
 impl Context {
     pub fn new(scenario: &str, common: CommonArguments) -> Result<Self, ClientError> {
+        if common.receive_maximum.is_some() && common.server.version != ProtocolVersion::V5 {
+            return Err(ClientError::Misused("--receive-maximum needs -V 5.0".to_owned()));
+        }
         let server = Server::find(&common.server, common.resume)?;
         let meter = Meter::new(common.pid)?;
         let mut report = Report::default();
@@ -104,8 +107,16 @@ impl Context {
         report.set("url", common.server.url.as_str());
         report.set("version", version);
         report.say("scenario", format!("{scenario}, MQTT {version} at {}", common.server.url));
-        let tag = format!("{:x}", std::process::id());
+        // Nobody else on this machine or another has the number; without it, process numbers have to do.
+        let tag = getrandom::u32().unwrap_or_else(|_| std::process::id());
+        let tag = format!("{tag:08x}");
         Ok(Self { connections: Connections::new()?, common, server, meter, report, tag })
+    }
+
+    /// Takes leave of the broker; what was found.
+    pub fn finish(mut self) -> Report {
+        self.connections.leave_all();
+        self.report
     }
 
     pub fn topic(&self, rest: &str) -> String {
@@ -158,6 +169,9 @@ impl PublishArguments {
     pub fn publishing(&self, version: ProtocolVersion, limits: Limits) -> Result<Publishing, ClientError> {
         if self.qos > limits.maximum_qos {
             return Err(ClientError::MaximumQoS(limits.maximum_qos as u8));
+        }
+        if self.payload > limits.maximum_packet_size as usize {
+            return Err(ClientError::MaximumPacketSize(limits.maximum_packet_size));
         }
         let in_flight = self.in_flight.min(limits.receive_maximum.into());
         Ok(Publishing {

@@ -67,7 +67,7 @@ pub(super) fn connect(arguments: ConnectArguments) -> Result<Report, ClientError
     } else {
         hold(&mut context, &arguments)?;
     }
-    Ok(context.report)
+    Ok(context.finish())
 }
 
 fn hold(context: &mut Context, arguments: &ConnectArguments) -> Result<(), ClientError> {
@@ -81,12 +81,16 @@ fn hold(context: &mut Context, arguments: &ConnectArguments) -> Result<(), Clien
     let from = context.meter.mark(&context.connections);
     let opened = open(&mut context.connections, &context.server, &clients, concurrency, &mut Quiet)?;
     let to = context.meter.mark(&context.connections);
+    linger(&mut context.connections, SETTLE, count)?;
+    let to = to.with_cost_of(&context.meter.mark(&context.connections));
     if arguments.subscribe {
         let filter = |index: usize| vec![context.topic(&format!("c/{index}"))];
         let wanted: Vec<_> = opened.ids.iter().enumerate().map(|(index, id)| (*id, filter(index))).collect();
         subscribe(&mut context.connections, &context.server, &wanted, QoS::AtLeastOnce, 1, &mut Quiet)?;
     }
-    linger(&mut context.connections, SETTLE, count)?;
+    if arguments.subscribe {
+        linger(&mut context.connections, SETTLE, count)?;
+    }
     let idle_from = context.meter.mark(&context.connections);
     linger(&mut context.connections, arguments.hold, count)?;
     let idle_to = context.meter.mark(&context.connections);

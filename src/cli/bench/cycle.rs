@@ -8,6 +8,7 @@ use super::arguments::Context;
 use super::connect::tell_cycles;
 use super::histogram::Times;
 use super::progress::Progress;
+use super::report::grouped;
 use crate::codec::{
     AckKind, PacketId, PacketType, PublishHeader, PublishProperties, QoS, ReasonCode, decode_acknowledgement,
     decode_publish, encode_acknowledgement, encode_publish,
@@ -44,6 +45,10 @@ struct Cycle<'a> {
     open: usize,
     cycles: u64,
     failed: u64,
+    /// Messages that the broker did not take.
+    rejected: u64,
+    /// The lowest QoS that was granted.
+    granted: QoS,
     resumed: u64,
     times: Times,
 }
@@ -64,6 +69,8 @@ pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError
         open: 0,
         cycles: 0,
         failed: 0,
+        rejected: 0,
+        granted: steps.qos,
         resumed: 0,
         times: Times::new(),
     };
@@ -94,10 +101,22 @@ pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError
     context.report.set("qos", steps.qos as u8);
     context.report.operations("cycle", cycles, &from, &to, &context.meter);
     context.report.times("latency_us", "a cycle took", &mut cycle.times);
-    tell_cycles(&mut context.report, workers, cycle.failed, resumed);
     // Those that are on their way come to their end, so that the broker sees none break off.
     cycle.is_ending = true;
     turn(&mut context.connections, &mut cycle, PATIENCE, |_, cycle| Ok((cycle.cycles, cycle.open == 0)))?;
+    tell_cycles(&mut context.report, workers, cycle.failed, resumed);
+    context.report.granted(steps.qos, cycle.granted);
+    context.report.set("rejected", cycle.rejected);
+    if cycle.rejected > 0 {
+        context.report.say("rejected", format!("{} messages", grouped(cycle.rejected as f64)));
+    }
+    if cycle.open > 0 {
+        let (stuck, seconds) = (cycle.open, PATIENCE / 1_000_000_000);
+        let why = format!(
+            "{stuck} of {workers} clients never came to the end of their cycle, waited {seconds} s for"
+        );
+        context.report.fail(ClientError::Stuck(why));
+    }
     Ok(())
 }
 
@@ -148,6 +167,12 @@ impl Cycle<'_> {
         Ok(())
     }
 
+    /// Its message will not come.
+    fn reject(&mut self, connections: &mut Connections, id: usize, worker: usize) -> Result<(), ClientError> {
+        self.rejected += 1;
+        self.leave(connections, id, worker)
+    }
+
     fn leave(&mut self, connections: &mut Connections, id: usize, worker: usize) -> Result<(), ClientError> {
         self.times.record(connections.now() - connections.since(id));
         self.resumed += u64::from(connections.is_resumed(id));
@@ -184,7 +209,7 @@ impl Handler for Cycle<'_> {
                 Ok(())
             }
             Some(PacketType::SubAck) => {
-                suback(version, packet)?;
+                self.granted = self.granted.min(suback(version, packet)?.qos);
                 self.publish(connections, id, worker)
             }
             Some(PacketType::Publish) => {
@@ -198,6 +223,9 @@ impl Handler for Cycle<'_> {
             }
             Some(PacketType::PubRec) => {
                 let received = decode_acknowledgement(version, AckKind::PubRec, first_byte, packet.body)?;
+                if received.reason.is_error() {
+                    return self.reject(connections, id, worker);
+                }
                 answer(AckKind::PubRel, received.packet_id);
                 Ok(())
             }
@@ -206,9 +234,14 @@ impl Handler for Cycle<'_> {
                 answer(AckKind::PubComp, released.packet_id);
                 self.happened(connections, id, worker, RELEASE)
             }
-            Some(PacketType::PubAck | PacketType::PubComp) => {
+            Some(PacketType::PubAck) => {
+                let taken = decode_acknowledgement(version, AckKind::PubAck, first_byte, packet.body)?;
+                if taken.reason.is_error() {
+                    return self.reject(connections, id, worker);
+                }
                 self.happened(connections, id, worker, ACKNOWLEDGEMENT)
             }
+            Some(PacketType::PubComp) => self.happened(connections, id, worker, ACKNOWLEDGEMENT),
             _ => refuse_disconnect(packet),
         }
     }

@@ -28,11 +28,16 @@ impl Times {
 
     #[inline]
     pub fn record(&mut self, nanoseconds: u64) {
+        self.record_many(nanoseconds, 1);
+    }
+
+    #[inline]
+    pub fn record_many(&mut self, nanoseconds: u64, count: u64) {
         if nanoseconds == self.last {
-            self.again += 1;
+            self.again += count;
         } else {
             self.settle();
-            (self.last, self.again) = (nanoseconds, 1);
+            (self.last, self.again) = (nanoseconds, count);
         }
     }
 

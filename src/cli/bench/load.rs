@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::super::client::{ClientError, Connections, Handler, Incoming, refuse_disconnect};
 use super::histogram::Times;
-use super::publishing::{Flows, Heads, Publishing, STAMP};
+use super::publishing::{Flows, Heads, Publishing, STAMP, greatest_common_divisor};
 use super::schedule::Schedule;
 use crate::codec::{
     AckKind, PacketType, QoS, ReasonCode, decode_acknowledgement, decode_publish, encode_acknowledgement,
@@ -20,6 +20,9 @@ pub(super) const SUBSCRIBER: u32 = 1 << 31;
 
 /// Bytes that may wait in a publisher's buffer.
 const BACKLOG: usize = 128 * 1024;
+
+/// Deliveries that are remembered at most, to tell those that come again: a bit each, 256 MiB.
+const MOST_SEEN: u64 = 1 << 31;
 
 struct Publisher {
     connection: usize,
@@ -54,9 +57,12 @@ pub(super) struct Load {
     /// Arrivals of each publisher's messages, in all and at each subscriber that is counted on its own.
     arrived: Vec<u64>,
     cells: Vec<u32>,
-    /// The number that is expected next, where order is watched.
+    /// The number that is expected next, where order is watched: of each topic at each place that is counted on its own,
+    /// as MQTT orders the messages of one topic alone (§4.6).
     expected: Vec<u32>,
-    /// One bit a message, where duplicates are looked for.
+    /// Topics that each publisher takes in turn.
+    turn: usize,
+    /// One bit a delivery, where duplicates are looked for.
     seen: Option<Vec<u64>>,
     /// Messages due before this are not timed.
     pub measure_from: u64,
@@ -107,7 +113,8 @@ impl Load {
             is_called: false,
         };
         let publishers = connections.iter().enumerate().map(publisher).collect();
-        let watched = if flows.is_ordered { flows.publishers * flows.width() } else { 0 };
+        let turn = topics / greatest_common_divisor(stride, topics);
+        let watched = if flows.is_ordered { flows.publishers * flows.width() * turn } else { 0 };
         Self {
             filler: (0..publishing.payload).map(|index| b'a' + (index % 26) as u8).collect(),
             publishing,
@@ -121,6 +128,7 @@ impl Load {
             arrived: vec![0; flows.publishers],
             cells: vec![0; if flows.is_broadcast { flows.publishers * flows.width() } else { 0 }],
             expected: vec![0; watched],
+            turn,
             seen: None,
             measure_from: u64::MAX,
             times: Times::new(),
@@ -140,9 +148,19 @@ impl Load {
         }
     }
 
-    /// Counts a message that comes twice apart from its first arrival; possible if the messages are limited.
+    /// Counts a message that comes twice apart from its first arrival, if that can be told: the messages have to be
+    /// limited, and one subscriber or each is to get them once.
     pub fn look_for_duplicates(&mut self) {
-        self.seen = Some(vec![0; self.publishing.limit as usize / 64 + self.flows.publishers + 1]);
+        let each = self.publishing.limit / self.flows.publishers.max(1) as u64 + 1;
+        let deliveries = each.saturating_mul((self.flows.publishers * self.flows.width()) as u64);
+        if self.flows.copies == 1 && deliveries <= MOST_SEEN {
+            self.seen = Some(vec![0; deliveries as usize / 64 + 1]);
+        }
+    }
+
+    /// Deliveries that came again; `None` if they were not looked for.
+    pub fn duplicates(&self) -> Option<u64> {
+        self.seen.as_ref().map(|_| self.duplicates)
     }
 
     /// Everything that is to be sent has been.
@@ -197,7 +215,7 @@ impl Load {
         let mut room = if backlog == 0 { fitting.max(1) } else { fitting } as u64;
         room = room.min(publisher.limit - publisher.sent);
         if self.publishing.qos != QoS::AtMostOnce {
-            let in_flight = publisher.sent - publisher.acknowledged;
+            let in_flight = publisher.sent.saturating_sub(publisher.acknowledged);
             room = room.min(self.publishing.in_flight.saturating_sub(in_flight));
         }
         let Some(window) = self.publishing.window else { return room };
@@ -292,12 +310,33 @@ impl Load {
                 }
                 self.send(out, index, due);
             }
+            // Nobody calls it again who has room in the window, and only the buffer was full.
+            if self.has_room_in_flight(index) {
+                self.call(index);
+            }
         }
+        // What was called meanwhile keeps its place.
+        called.append(&mut self.called);
         self.called = called;
         self.schedule = Some(schedule);
     }
 
-    /// Counts what is due and was never sent as late as it is by now.
+    fn has_room_in_flight(&self, index: usize) -> bool {
+        self.publishing.qos == QoS::AtMostOnce
+            || self.publishers.get(index).is_some_and(|publisher| {
+                publisher.sent.saturating_sub(publisher.acknowledged) < self.publishing.in_flight
+            })
+    }
+
+    /// Messages are overdue and could be written now.
+    pub fn is_pressed(&self, connections: &Connections) -> bool {
+        self.called.iter().any(|index| {
+            let publisher = self.publishers.get(*index as usize);
+            publisher.is_some_and(|publisher| connections.backlog(publisher.connection) == 0)
+        })
+    }
+
+    /// Counts what is due and was never sent as late as it is by now, once for each delivery it would have been.
     pub fn count_unsent(&mut self, now: u64) {
         let Some(schedule) = &self.schedule else { return };
         let count = self.publishers.len() as u64;
@@ -305,7 +344,7 @@ impl Load {
             for message in publisher.sent..publisher.sent + publisher.owed {
                 let due = schedule.due(message * count + index as u64);
                 if (self.measure_from..now).contains(&due) {
-                    self.times.record(now - due);
+                    self.times.record_many(now - due, self.flows.per_message());
                 }
             }
         }
@@ -361,8 +400,12 @@ impl Load {
             self.foreign += 1;
             return;
         };
+        let mut cell = index;
+        if self.flows.is_broadcast {
+            cell = index * self.flows.subscribers + subscriber;
+        }
         if let Some(seen) = &mut self.seen {
-            let bit = number as usize * self.flows.publishers + index;
+            let bit = number as usize * self.flows.publishers * self.flows.width() + cell;
             if let Some(word) = seen.get_mut(bit / 64) {
                 if *word >> (bit % 64) & 1 == 1 {
                     self.duplicates += 1;
@@ -373,21 +416,21 @@ impl Load {
         }
         *arrived += 1;
         self.delivered += 1;
-        let mut cell = index;
-        if self.flows.is_broadcast {
-            cell = index * self.flows.subscribers + subscriber;
-            if let Some(count) = self.cells.get_mut(cell) {
-                *count = count.wrapping_add(1);
-            }
+        if self.flows.is_broadcast
+            && let Some(count) = self.cells.get_mut(cell)
+        {
+            *count = count.wrapping_add(1);
         }
         if let Some(count) = self.per_subscriber.get_mut(subscriber) {
             *count += 1;
         }
-        if let Some(expected) = self.expected.get_mut(cell) {
-            if number < *expected {
+        let place = if self.turn == 1 { cell } else { cell * self.turn + number as usize % self.turn };
+        if let Some(expected) = self.expected.get_mut(place) {
+            // The number is what 32 bits hold of it.
+            if number.wrapping_sub(*expected).cast_signed() < 0 {
                 self.out_of_order += 1;
             } else {
-                *expected = number + 1;
+                *expected = number.wrapping_add(1);
             }
         }
         if due >= self.measure_from {
@@ -553,12 +596,13 @@ mod tests {
         assert_eq!(topics, [(&b"a/b"[..], 1), (b"c/d", 2), (b"a/b", 3), (b"c/d", 4)]);
         load.look_for_duplicates();
         load.measure_from = 7_000;
-        for index in [0, 2, 1, 1, 3] {
+        // 1 may come after 2, which is of another topic; 0 may not, nor 1 again.
+        for index in [2, 0, 1, 1, 3] {
             load.arrive(0, &messages[index].2, 7_500);
         }
         load.arrive(0, b"somebody else's", 7_500);
-        let counts = (load.delivered, load.out_of_order, load.duplicates, load.foreign, load.missing());
-        assert_eq!(counts, (4, 1, 1, 1, 0));
+        let counts = (load.delivered, load.out_of_order, load.duplicates(), load.foreign, load.missing());
+        assert_eq!(counts, (4, 1, Some(1), 1, 0));
         assert!(load.is_delivered());
         assert_eq!((load.times.count(), load.times.quantile(0.5) / 10), (4, 50));
     }
@@ -577,5 +621,36 @@ mod tests {
         assert_eq!(load.missing(), 4);
         assert_eq!(load.give_up(), 4);
         assert_eq!(load.room(&connections, 0), 5);
+    }
+
+    #[test]
+    fn each_subscriber_may_have_a_message_once() {
+        let mut load = load(1, 2, true);
+        load.look_for_duplicates();
+        let messages = sent(&mut load, 3);
+        for subscriber in [0, 1, 1] {
+            messages.iter().for_each(|(_, _, payload)| load.arrive(subscriber, payload, 8_000));
+        }
+        assert_eq!((load.delivered, load.duplicates(), load.missing()), (6, Some(3), 0));
+    }
+
+    #[test]
+    fn what_is_overdue_goes_out_as_soon_as_the_broker_or_the_buffer_lets_it() {
+        let mut connections = Connections::new().unwrap();
+        for (qos, payload, at_once, is_pressed) in
+            [(QoS::AtLeastOnce, 20, 10, false), (QoS::AtMostOnce, 20_000, 1 + 6, true)]
+        {
+            let mut load = load(1, 1, false);
+            load.schedule = Some(Schedule::new(1e9));
+            load.publishing = Publishing { qos, payload, window: None, ..load.publishing };
+            load.message_length = payload;
+            for now in [0, 1_000_000] {
+                load.send_due(&mut connections, now);
+            }
+            assert_eq!((load.sent, load.unsent()), (at_once, 100 - at_once), "{qos:?}");
+            assert_eq!(load.is_pressed(&connections), is_pressed, "{qos:?}");
+            (0..20).for_each(|_| load.send_due(&mut connections, 1_000_000));
+            assert_eq!(load.sent, if is_pressed { 100 } else { at_once }, "{qos:?}");
+        }
     }
 }

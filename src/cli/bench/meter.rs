@@ -25,6 +25,14 @@ pub(super) struct Mark {
     pub own_cpu: f64,
 }
 
+impl Mark {
+    /// This moment, and what the broker had cost some idle time later: the system counts what a thread takes only when
+    /// it stops, or at the next tick of its clock.
+    pub fn with_cost_of(self, later: &Self) -> Self {
+        Self { broker_cpu: later.broker_cpu, ..self }
+    }
+}
+
 /// Watches the broker, if it is known, and this process.
 pub(super) struct Meter {
     pid: Option<u32>,

@@ -51,7 +51,11 @@ pub(super) fn bench(command: BenchCommand) -> Result<(), Box<dyn Error>> {
         BenchCommand::Retained(arguments) => (arguments.common.json, retained::retained(arguments)),
         BenchCommand::Queue(arguments) => (arguments.common.json, queue::queue(arguments)),
     };
-    let report = report.map_err(|error| format!("fulmar bench: {error}"))?;
+    let told = |error| format!("fulmar bench: {error}");
+    let report = report.map_err(told)?;
     report.print(as_json)?;
-    Ok(())
+    match report.failure() {
+        Some(error) => Err(told(error).into()),
+        None => Ok(()),
+    }
 }

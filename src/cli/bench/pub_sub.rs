@@ -5,15 +5,19 @@ use clap::{Args, ValueEnum};
 use super::super::client::{ClientError, subscribe};
 use super::arguments::{CommonArguments, Context, TrafficArguments};
 use super::load::{Load, SUBSCRIBER};
-use super::publishing::{Flows, Heads};
+use super::publishing::{Flows, Heads, greatest_common_divisor};
 use super::report::{Report, grouped, rounded};
 use super::traffic::{self, Plan};
+use crate::codec::ProtocolVersion;
 
 /// How long persistent sessions outlive their connections, in seconds.
 const A_MINUTE: u32 = 60;
 
 /// Filters in one SUBSCRIBE.
 const PER_PACKET: usize = 50;
+
+/// Filters of the pattern of that name, if their number is not given.
+const FILTERS: u32 = 10_000;
 
 /// Filters that share a level.
 const SITES: usize = 100;
@@ -37,11 +41,12 @@ pub(crate) struct PubSubArguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     topics: u32,
     /// Groups that all get every message, with shared
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    groups: u32,
-    /// Filters of all subscribers together, with filters: of ten, six are exact, three have a + and one a #
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    filters: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    groups: Option<u32>,
+    /// Filters of all subscribers together, with filters: of ten, six are exact, three have a + and one a #; 10,000 if
+    /// it is not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    filters: Option<u32>,
     /// Subscribers' sessions outlive their connections, by a minute (5.0): the broker has to keep what is theirs
     #[arg(long)]
     persistent: bool,
@@ -96,8 +101,8 @@ pub(super) fn fan_out(arguments: FanOutArguments) -> Result<Report, ClientError>
         publishers: 1,
         subscribers: Some(subscribers),
         topics: 1,
-        groups: 1,
-        filters: 1,
+        groups: None,
+        filters: None,
         persistent: false,
     };
     run("fan-out", special)
@@ -113,8 +118,8 @@ pub(super) fn latency(arguments: LatencyArguments) -> Result<Report, ClientError
         publishers: pairs,
         subscribers: None,
         topics: 1,
-        groups: 1,
-        filters: 1,
+        groups: None,
+        filters: None,
         persistent,
     };
     run("latency", special)
@@ -122,6 +127,23 @@ pub(super) fn latency(arguments: LatencyArguments) -> Result<Report, ClientError
 
 pub(super) fn pub_sub(arguments: PubSubArguments) -> Result<Report, ClientError> {
     run("pub-sub", arguments)
+}
+
+impl PubSubArguments {
+    /// What was asked for and would not happen.
+    fn misused(&self) -> Option<&'static str> {
+        if self.groups.is_some() && self.pattern != Pattern::Shared {
+            return Some("--groups is for --pattern shared");
+        }
+        if self.filters.is_some() && self.pattern != Pattern::Filters {
+            return Some("--filters is for --pattern filters");
+        }
+        // Before 5.0 a session that outlives its connection stays for ever.
+        if self.persistent && self.common.server.version != ProtocolVersion::V5 {
+            return Some("--persistent needs -V 5.0, where a session can be told when to end");
+        }
+        None
+    }
 }
 
 /// Who publishes where and who subscribes to what.
@@ -135,6 +157,9 @@ struct Layout {
 }
 
 fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError> {
+    if let Some(why) = arguments.misused() {
+        return Err(ClientError::Misused(why.to_owned()));
+    }
     let mut context = Context::new(scenario, arguments.common.clone())?;
     let layout = layout(&context, &arguments)?;
     let Layout { flows, topics, stride, filters, meet } = layout;
@@ -179,10 +204,11 @@ fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError
     let granted = subscribe(&mut context.connections, &context.server, &wanted, qos, PER_PACKET, &mut load)?;
     let to = context.meter.mark(&context.connections);
     drop(wanted);
-    subscribed(&mut context.report, granted, to.at - from.at);
+    subscribed(&mut context.report, granted.count, to.at - from.at);
+    context.report.granted(qos, granted.qos);
     if arguments.pattern == Pattern::Filters {
         let each = "broker_memory_bytes_per_subscription";
-        context.report.memory_each(each, "subscription", granted as u64, &from, &to, &context.meter);
+        context.report.memory_each(each, "subscription", granted.count as u64, &from, &to, &context.meter);
     }
 
     let is_counted = traffic.messages.is_some();
@@ -192,11 +218,14 @@ fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError
         is_counted,
         under_way,
     };
-    traffic::run(&mut context, &mut load, plan)?;
+    if is_counted {
+        load.look_for_duplicates();
+    }
+    traffic::run(&mut context, &mut load, plan);
     if arguments.pattern == Pattern::Shared {
         spread(&mut context.report, load.per_subscriber());
     }
-    Ok(context.report)
+    Ok(context.finish())
 }
 
 fn layout(context: &Context, arguments: &PubSubArguments) -> Result<Layout, ClientError> {
@@ -225,7 +254,7 @@ fn layout(context: &Context, arguments: &PubSubArguments) -> Result<Layout, Clie
             Layout { flows, topics, stride: 1, filters, meet: publishers > 1 }
         }
         Pattern::Shared => {
-            let groups = arguments.groups as usize;
+            let groups = arguments.groups.unwrap_or(1) as usize;
             if !subscribers.is_multiple_of(groups) {
                 let why = format!("{subscribers} --subscribers cannot be divided into {groups} --groups");
                 return Err(ClientError::Misused(why));
@@ -239,19 +268,28 @@ fn layout(context: &Context, arguments: &PubSubArguments) -> Result<Layout, Clie
             Layout { flows, topics, stride: 1, filters, meet: true }
         }
         Pattern::Filters => {
-            let all = arguments.filters as usize;
+            let all = arguments.filters.unwrap_or(FILTERS) as usize;
             let of = |subscriber: usize| {
                 (subscriber..all).step_by(subscribers).map(|index| context.topic(&filter(index).0)).collect()
             };
             let filters = (0..subscribers).map(of).collect();
             // Spread over all filters, in an order that no cache foresees.
-            let step = (all as f64 * 0.618_034) as usize | 1;
+            let step = stride(all);
             let topic = |index: usize| context.topic(&filter((index * step) % all).1);
             let topics = (0..count).map(topic).collect();
             let flows = Flows { is_ordered: false, ..base };
             Layout { flows, topics, stride: publishers, filters, meet: true }
         }
     })
+}
+
+/// A step that visits each of `all` places once before it comes back to the first: it has no divisor in common with them.
+fn stride(all: usize) -> usize {
+    let mut step = (all as f64 * 0.618_034) as usize | 1;
+    while greatest_common_divisor(step, all) != 1 {
+        step += 2;
+    }
+    step
 }
 
 /// A filter, and a topic that it alone matches. All share levels, so that a broker has to look at several branches.
@@ -279,4 +317,19 @@ fn spread(report: &mut Report, counts: &[u64]) {
     report.set("least_of_mean", rounded(least));
     report.set("most_of_mean", rounded(most));
     report.say("members", format!("the least had {least:.2} of the mean, the most {most:.2}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topics_published_are_spread_over_all_filters() {
+        for all in [1, 2, 3, 10, 999, 1_000, 200_000, 1_000_000] {
+            let step = stride(all);
+            let mut visited = vec![false; all];
+            (0..all).for_each(|index| visited[index * step % all] = true);
+            assert!(visited.into_iter().all(|is_visited| is_visited), "{all} filters, a step of {step}");
+        }
+    }
 }

@@ -31,6 +31,15 @@ impl Flows {
     }
 }
 
+/// The largest number that divides both.
+pub(super) fn greatest_common_divisor(one: usize, other: usize) -> usize {
+    let (mut one, mut other) = (one, other);
+    while other > 0 {
+        (one, other) = (other, one % other);
+    }
+    one.max(1)
+}
+
 /// How publishers publish.
 #[derive(Debug, Clone)]
 pub(super) struct Publishing {

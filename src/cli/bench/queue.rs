@@ -56,7 +56,8 @@ pub(super) fn queue(arguments: QueueArguments) -> Result<Report, ClientError> {
     let opened = open(&mut context.connections, &context.server, &staying, concurrency, &mut Quiet)?;
     let wanted: Vec<_> =
         opened.ids.iter().zip(&topics).map(|(id, topic)| (*id, vec![topic.clone()])).collect();
-    subscribe(&mut context.connections, &context.server, &wanted, qos, 1, &mut Quiet)?;
+    let granted = subscribe(&mut context.connections, &context.server, &wanted, qos, 1, &mut Quiet)?;
+    context.report.granted(qos, granted.qos);
     for id in opened.ids {
         context.connections.leave(id);
     }
@@ -79,12 +80,13 @@ pub(super) fn queue(arguments: QueueArguments) -> Result<Report, ClientError> {
     let queued = context.meter.mark(&context.connections);
     let resumed = open(&mut context.connections, &context.server, &staying, concurrency, &mut load)?;
     let drained = receive(&mut context, &mut load, "messages drained", DELIVERY)?;
-    let before = load.duplicates;
     let end = context.connections.now() + AFTERWARDS;
     while context.connections.now() < end {
         context.connections.flush();
         context.connections.poll(&mut load, std::time::Duration::from_millis(10))?;
     }
+    let drained = drained.with_cost_of(&context.meter.mark(&context.connections));
+    let to = to.with_cost_of(&queued);
 
     let report = &mut context.report;
     let count = arguments.messages;
@@ -106,18 +108,18 @@ pub(super) fn queue(arguments: QueueArguments) -> Result<Report, ClientError> {
     report.set("lost", load.missing());
     report.set("delivered", load.delivered);
     report.set("rejected", load.rejected);
-    report.set("duplicates", load.duplicates);
+    report.set("duplicates", load.duplicates());
     report.say(
         "messages",
         format!(
             "{} drained, {} lost, {} twice",
             grouped(load.delivered as f64),
             load.missing(),
-            load.duplicates.max(before)
+            load.duplicates().unwrap_or(0)
         ),
     );
     if load.delivered == 0 {
-        return Err(ClientError::Stuck(format!("none of {count} queued messages was delivered")));
+        report.fail(ClientError::Stuck(format!("none of {count} queued messages was delivered")));
     }
     for id in resumed.ids {
         context.connections.leave(id);
@@ -126,5 +128,5 @@ pub(super) fn queue(arguments: QueueArguments) -> Result<Report, ClientError> {
     for id in cleared.ids {
         context.connections.leave(id);
     }
-    Ok(context.report)
+    Ok(context.finish())
 }

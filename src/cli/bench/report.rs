@@ -4,14 +4,18 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
+use super::super::client::ClientError;
 use super::histogram::Times;
 use super::meter::{Mark, Meter};
+use crate::codec::QoS;
 
 /// Findings, in the order they are told.
 #[derive(Default)]
 pub(super) struct Report {
     fields: Map<String, Value>,
     lines: Vec<(String, String)>,
+    /// Why the run ended too early.
+    failure: Option<ClientError>,
 }
 
 impl Report {
@@ -25,10 +29,29 @@ impl Report {
         self.lines.push((label.to_owned(), text.into()));
     }
 
+    /// The run ended too early; what was found until then is told nevertheless.
+    pub fn fail(&mut self, error: ClientError) {
+        self.set("error", error.to_string());
+        self.failure = Some(error);
+    }
+
+    /// Why the run ended too early, if it did.
+    pub fn failure(self) -> Option<ClientError> {
+        self.failure
+    }
+
     /// Times for both.
     pub fn times(&mut self, key: &str, label: &str, times: &mut Times) {
         self.set(key, times.json());
         self.say(label, times.text());
+    }
+
+    /// The QoS of subscriptions, where the broker granted a lower one than was asked for.
+    pub fn granted(&mut self, asked: QoS, granted: QoS) {
+        self.set("granted_qos", granted as u8);
+        if granted < asked {
+            self.say("granted", format!("QoS {} instead of {}", granted as u8, asked as u8));
+        }
     }
 
     /// The rate of `count` operations between two marks and what they cost.

@@ -15,8 +15,8 @@ use crate::codec::QoS;
 /// Nanoseconds without progress after which it is given up.
 const PATIENCE: u64 = 10_000_000_000;
 
-/// The same for deliveries, of which a broker may owe none.
-const DELIVERY: u64 = 3_000_000_000;
+/// The same for deliveries, of which a broker may owe none, or look for the first of a million for a while.
+const DELIVERY: u64 = 10_000_000_000;
 
 /// What the store has to settle, before its memory is looked at.
 const SETTLE: u64 = 200_000_000;
@@ -69,8 +69,13 @@ pub(super) fn retained(arguments: RetainedArguments) -> Result<Report, ClientErr
     load.measure_from = 0;
     let start = context.meter.mark(&context.connections);
     let subscriber_qos = arguments.publish.subscriber_qos();
-    subscribe(&mut context.connections, &context.server, &wanted, subscriber_qos, 1, &mut load)?;
+    let granted =
+        subscribe(&mut context.connections, &context.server, &wanted, subscriber_qos, 1, &mut load)?;
+    context.report.granted(subscriber_qos, granted.qos);
     let end = receive(&mut context, &mut load, "messages replayed", DELIVERY)?;
+    linger(&mut context.connections, SETTLE, subscribers)?;
+    let end = end.with_cost_of(&context.meter.mark(&context.connections));
+    let stored = stored.with_cost_of(&settled);
 
     let report = &mut context.report;
     let seconds = (stored.at - from.at) as f64 / 1e9;
@@ -92,7 +97,7 @@ pub(super) fn retained(arguments: RetainedArguments) -> Result<Report, ClientErr
     report.set("rejected", load.rejected);
     report.say("messages", format!("{} replayed, {} lost", grouped(load.delivered as f64), load.missing()));
     if load.delivered == 0 {
-        return Err(ClientError::Stuck(format!("none of {count} retained messages was replayed")));
+        report.fail(ClientError::Stuck(format!("none of {count} retained messages was replayed")));
     }
     if !arguments.keep {
         for id in listeners.ids {
@@ -103,7 +108,7 @@ pub(super) fn retained(arguments: RetainedArguments) -> Result<Report, ClientErr
         let mut clear = Load::new(clearing, flows, heads, publishers, &opened.ids, None);
         publish_all(&mut context, &mut clear, "messages cleared")?;
     }
-    Ok(context.report)
+    Ok(context.finish())
 }
 
 /// Publishes all there is and waits for the acknowledgements; when that was.

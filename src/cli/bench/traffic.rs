@@ -46,92 +46,127 @@ struct Point {
     delivered: u64,
 }
 
-#[derive(PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     WarmUp,
     Measure,
     Drain,
 }
 
-/// Runs the load and adds to the report.
-pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) -> Result<(), ClientError> {
-    let is_paced = load.schedule.is_some();
-    let pause = if is_paced || plan.under_way < DEEP { Duration::ZERO } else { PAUSE };
-    let begin = context.connections.now();
-    let mut progress = Progress::new("messages delivered", begin);
-    let mut from = point(context, load);
-    let mut to = from;
-    let (mut phase, mut stalls) = (Phase::WarmUp, 0_u64);
-    let (mut seen, mut seen_at) = ((0, 0, 0), begin);
-    loop {
-        let now = context.connections.now();
-        let steps = (load.delivered, load.released, load.acknowledged);
-        if steps != seen {
-            (seen, seen_at) = (steps, now);
+/// Runs the load and adds to the report. What ends it too early is told there as well, beside what was found until then.
+pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) {
+    let begin = point(context, load);
+    let mut course = Course {
+        phase: Phase::WarmUp,
+        from: begin,
+        to: None,
+        moved: (0, 0, 0),
+        moved_at: begin.mark.at,
+        stalls: 0,
+    };
+    let ended = course.run(context, load, plan);
+    if ended.is_err() || plan.is_counted {
+        let mut to = point(context, load);
+        if ended.is_ok() {
+            to.mark.at = course.moved_at;
         }
-        let idle = now - seen_at;
-        match phase {
-            Phase::WarmUp if now >= begin + plan.warm_up => {
-                from = point(context, load);
-                load.measure_from = from.mark.at;
-                load.times.clear();
-                phase = Phase::Measure;
-            }
-            Phase::Measure if load.is_sent() || now >= from.mark.at + plan.duration => {
-                to = point(context, load);
-                load.count_unsent(now);
-                phase = Phase::Drain;
-                seen_at = now;
-            }
-            Phase::Drain if load.is_delivered() && load.is_acknowledged() || idle > DRAIN => break,
-            Phase::WarmUp | Phase::Measure if !is_paced && idle > GIVE_UP => {
-                if load.give_up() > 0 {
-                    stalls += 1;
-                    seen_at = now;
-                } else if idle > PATIENCE {
-                    return Err(ClientError::Stuck(
-                        "the broker neither delivers nor acknowledges".to_owned(),
-                    ));
-                }
-            }
-            Phase::WarmUp | Phase::Measure | Phase::Drain => {}
-        }
-        let mut wait = TURN;
-        if phase != Phase::Drain {
-            load.send_all(&mut context.connections);
-            if let Some(schedule) = &load.schedule {
-                let until = schedule.next().saturating_sub(context.connections.now());
-                wait = wait.min(Duration::from_nanos(until));
-            }
-        }
-        context.connections.flush();
-        context.connections.poll(load, wait)?;
-        context.meter.look(now);
-        progress.tick(now, load.delivered, if phase == Phase::WarmUp { "warm-up" } else { "" });
-        context.connections.rest(pause);
+        course.to = Some(to);
     }
-    if plan.is_counted {
-        to = Point {
-            mark: Mark { at: seen_at, ..context.meter.mark(&context.connections) },
-            ..point(context, load)
-        };
-    }
-    drop(progress);
     // The last acknowledgements leave, so that nobody is told of a connection that broke.
     context.connections.flush();
-    tell(&mut context.report, load, &from, &to, &context.meter);
-    if load.delivered == 0 {
-        return Err(ClientError::Stuck(format!(
+    tell(&mut context.report, load, &course, &context.meter);
+    if let Err(error) = ended {
+        context.report.fail(error);
+    } else if load.delivered == 0 {
+        context.report.fail(ClientError::Stuck(format!(
             "nothing of {} sent messages was delivered ({} acknowledged, {} of them rejected)",
             load.sent, load.acknowledged, load.rejected
         )));
     }
-    context.report.set("stalls", stalls);
-    if stalls > 0 {
-        let text = format!("{stalls} times nothing moved for {}", duration(GIVE_UP));
-        context.report.say("stalls", text);
+}
+
+/// How far a run is.
+struct Course {
+    phase: Phase,
+    /// Between these it is measured.
+    from: Point,
+    to: Option<Point>,
+    /// What had been delivered, released and acknowledged when that last changed.
+    moved: (u64, u64, u64),
+    moved_at: u64,
+    stalls: u64,
+}
+
+impl Course {
+    fn run(&mut self, context: &mut Context, load: &mut Load, plan: Plan) -> Result<(), ClientError> {
+        let is_paced = load.schedule.is_some();
+        let pause = if is_paced || plan.under_way < DEEP { Duration::ZERO } else { PAUSE };
+        let mut progress = Progress::new("messages delivered", self.moved_at);
+        while !self.is_over(context, load, plan)? {
+            let mut wait = TURN;
+            if self.phase != Phase::Drain {
+                load.send_all(&mut context.connections);
+                if let Some(schedule) = &load.schedule {
+                    let until = schedule.next().saturating_sub(context.connections.now());
+                    wait = wait.min(Duration::from_nanos(until));
+                }
+            }
+            context.connections.flush();
+            if is_paced && load.is_pressed(&context.connections) {
+                wait = Duration::ZERO;
+            }
+            context.connections.poll(load, wait)?;
+            let now = context.connections.now();
+            context.meter.look(now);
+            progress.tick(now, load.delivered, if self.phase == Phase::WarmUp { "warm-up" } else { "" });
+            context.connections.rest(pause);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Goes on to the next phase if it is time to; whether the last is over.
+    fn is_over(&mut self, context: &mut Context, load: &mut Load, plan: Plan) -> Result<bool, ClientError> {
+        let is_paced = load.schedule.is_some();
+        let now = context.connections.now();
+        let steps = (load.delivered, load.released, load.acknowledged);
+        if steps != self.moved {
+            (self.moved, self.moved_at) = (steps, now);
+        }
+        let idle = now - self.moved_at;
+        match self.phase {
+            Phase::WarmUp if now >= self.from.mark.at + plan.warm_up => {
+                self.from = point(context, load);
+                load.measure_from = self.from.mark.at;
+                load.times.clear();
+                self.phase = Phase::Measure;
+            }
+            Phase::Measure if load.is_sent() || now >= self.from.mark.at + plan.duration => {
+                self.to = Some(point(context, load));
+                load.count_unsent(now);
+                self.phase = Phase::Drain;
+                self.moved_at = now;
+            }
+            Phase::Drain => return Ok(load.is_delivered() && load.is_acknowledged() || idle > DRAIN),
+            // A counted run ends by its messages alone.
+            Phase::Measure if is_paced && plan.is_counted && idle > PATIENCE && load.unsent() > 0 => {
+                return Err(stuck());
+            }
+            Phase::WarmUp | Phase::Measure if !is_paced && idle > GIVE_UP => {
+                if load.give_up() > 0 {
+                    self.stalls += 1;
+                    self.moved_at = now;
+                } else if idle > PATIENCE {
+                    return Err(stuck());
+                }
+            }
+            Phase::WarmUp | Phase::Measure => {}
+        }
+        Ok(false)
+    }
+}
+
+fn stuck() -> ClientError {
+    ClientError::Stuck(format!("the broker neither delivered nor acknowledged for {}", duration(PATIENCE)))
 }
 
 fn point(context: &mut Context, load: &Load) -> Point {
@@ -143,7 +178,8 @@ fn point(context: &mut Context, load: &Load) -> Point {
     }
 }
 
-fn tell(report: &mut Report, load: &mut Load, from: &Point, to: &Point, meter: &Meter) {
+fn tell(report: &mut Report, load: &mut Load, course: &Course, meter: &Meter) {
+    let (from, to) = (&course.from, &course.to.unwrap_or(course.from));
     let seconds = to.mark.at.saturating_sub(from.mark.at) as f64 / 1e9;
     report.operations("delivered message", to.delivered - from.delivered, &from.mark, &to.mark, meter);
     report.set("published_per_s", rounded((to.sent - from.sent) as f64 / seconds));
@@ -156,6 +192,13 @@ fn tell(report: &mut Report, load: &mut Load, from: &Point, to: &Point, meter: &
     if load.schedule.is_some() {
         report.times("schedule_lag_us", "of it, before it was sent", &mut load.lags);
         report.set("unsent", load.unsent());
+        if load.unsent() > 0 {
+            let unsent = grouped(load.unsent() as f64);
+            report.say(
+                "unsent",
+                format!("{unsent} messages were due and could not be sent: the rate was not met"),
+            );
+        }
     }
     let lost = load.missing();
     report.set("sent", load.sent);
@@ -165,15 +208,22 @@ fn tell(report: &mut Report, load: &mut Load, from: &Point, to: &Point, meter: &
     report.set("given_up", load.given_up);
     report.set("rejected", load.rejected);
     report.set("out_of_order", load.out_of_order);
+    report.set("duplicates", load.duplicates());
     report.set("foreign", load.foreign);
-    report.say(
-        "messages",
-        format!(
-            "{} sent, {} delivered, {lost} lost, {} rejected, {} out of order",
-            grouped(load.sent as f64),
-            grouped(load.delivered as f64),
-            load.rejected,
-            load.out_of_order
-        ),
+    report.set("stalls", course.stalls);
+    let mut text = format!(
+        "{} sent, {} delivered, {lost} lost, {} rejected, {} out of order",
+        grouped(load.sent as f64),
+        grouped(load.delivered as f64),
+        load.rejected,
+        load.out_of_order
     );
+    if let Some(duplicates) = load.duplicates() {
+        text.push_str(&format!(", {duplicates} twice"));
+    }
+    report.say("messages", text);
+    if course.stalls > 0 {
+        let text = format!("{} times nothing moved for {}", course.stalls, duration(GIVE_UP));
+        report.say("stalls", text);
+    }
 }

@@ -96,6 +96,9 @@ pub(crate) struct Connections {
     read_at: u64,
     packets: u64,
     reads: u64,
+    /// Between two PINGREQs of a connection, in nanoseconds.
+    ping_interval: u64,
+    next_ping: u64,
 }
 
 struct Connection {
@@ -115,6 +118,8 @@ struct Connection {
     partial: Vec<u8>,
     is_blocked: bool,
     is_dirty: bool,
+    /// It was asked for a word, and none has come since.
+    is_silent: bool,
     /// Why writing failed; the reading side tells.
     failed: Option<io::Error>,
 }
@@ -140,6 +145,8 @@ impl Connections {
             read_at: 0,
             packets: 0,
             reads: 0,
+            ping_interval: u64::MAX,
+            next_ping: u64::MAX,
         })
     }
 
@@ -153,6 +160,17 @@ impl Connections {
     pub fn waker(&self) -> Result<Waker, ClientError> {
         Waker::new(self.poll.registry(), WAKER)
             .map_err(|error| ClientError::System { what: "a waker cannot be made", error })
+    }
+
+    /// A client has said that it will be heard of every so many seconds, or a broker that it has to be (Server Keep
+    /// Alive); 0 says nothing. From now on all connections send a PINGREQ twice in that time, whatever else they send,
+    /// and one is over that has nothing come until the next.
+    pub fn keep_alive(&mut self, seconds: u16) {
+        let interval = u64::from(seconds) * 500_000_000;
+        if interval > 0 && interval < self.ping_interval {
+            self.ping_interval = interval;
+            self.next_ping = self.next_ping.min(self.now() + interval);
+        }
     }
 
     /// Nanoseconds since these connections began to be.
@@ -187,6 +205,7 @@ impl Connections {
             partial: Vec::new(),
             is_blocked: false,
             is_dirty: false,
+            is_silent: false,
             failed: None,
         };
         self.opened += 1;
@@ -278,8 +297,42 @@ impl Connections {
         (self.packets, self.reads) = (0, 0);
     }
 
+    /// Sends a DISCONNECT on all connections and closes them.
+    pub fn leave_all(&mut self) {
+        (0..self.all.len())
+            .filter(|id| self.get(*id).is_some())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|id| self.leave(id));
+    }
+
+    /// Asks all who have been there for that long whether they still are.
+    fn ping<H: Handler>(&mut self, now: u64, handler: &mut H) -> Result<(), ClientError> {
+        self.next_ping = now.saturating_add(self.ping_interval);
+        for id in 0..self.all.len() {
+            let Some(Some(connection)) = self.all.get_mut(id) else { continue };
+            let (owner, was_silent) = (connection.owner, connection.is_silent);
+            if now - connection.since < self.ping_interval / 2 {
+                continue;
+            }
+            connection.is_silent = true;
+            if was_silent {
+                self.close(id);
+                handler.closed(self, owner, ClientError::Silent(self.ping_interval))?;
+            } else {
+                self.queue(id).extend_from_slice(&[PacketType::PingReq.first_byte(), 0]);
+            }
+        }
+        self.flush();
+        Ok(())
+    }
+
     /// Waits for at most so long and hands on what has come.
     pub fn poll<H: Handler>(&mut self, handler: &mut H, wait: Duration) -> Result<(), ClientError> {
+        let now = self.now();
+        if now >= self.next_ping {
+            self.ping(now, handler)?;
+        }
         let mut unread = mem::take(&mut self.unread);
         let wait = if unread.is_empty() { self.timer.limit(wait) } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(wait)) {
@@ -362,6 +415,7 @@ impl Connections {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Reading::More),
             Err(error) => return Ok(Reading::Over(connection.over(error))),
         };
+        connection.is_silent = false;
         let reading = if length == room.len() { Reading::More } else { Reading::Short };
         head.copy_from_slice(&connection.partial);
         connection.partial.clear();
@@ -505,4 +559,52 @@ impl Connection {
 
 fn is_connecting(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotConnected
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use clap::Parser;
+
+    use super::super::{Client, Quiet, ServerArguments};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Tool {
+        #[command(flatten)]
+        server: ServerArguments,
+    }
+
+    #[test]
+    fn a_broker_is_asked_for_a_word_in_time_and_left_if_it_has_none() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("mqtt://{}", listener.local_addr().unwrap());
+        let server = Server::find(&Tool::parse_from(["tool", "--url", &url]).server, false).unwrap();
+        let mut connections = Connections::new().unwrap();
+        let id = connections.open(&server, 7).unwrap();
+        Client::new("client".to_owned(), 7).connect(&server, connections.queue(id)).unwrap();
+        connections.keep_alive(300);
+        connections.keep_alive(1);
+        connections.keep_alive(0);
+        let start = Instant::now();
+        let error = loop {
+            connections.flush();
+            assert!(start.elapsed() < Duration::from_secs(10), "it was neither asked nor left");
+            if let Err(error) = connections.poll(&mut Quiet, Duration::from_millis(50)) {
+                break error;
+            }
+        };
+        assert!(start.elapsed() >= Duration::from_millis(999), "{:?}", start.elapsed());
+        assert!(matches!(error, ClientError::Silent(_)), "{error}");
+        let mut heard = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut heard).unwrap();
+        let ping = [PacketType::PingReq.first_byte(), 0];
+        assert_eq!(
+            heard.iter().rev().take(2).rev().copied().collect::<Vec<_>>(),
+            ping,
+            "one PINGREQ, at the end"
+        );
+        assert_eq!(heard.len(), usize::from(heard[1]) + 2 + ping.len());
+    }
 }

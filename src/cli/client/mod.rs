@@ -65,8 +65,16 @@ pub(super) enum ClientError {
     Upgrade(String),
     #[error("the broker broke the rules of WebSocket: {0}")]
     Frame(&'static str),
-    #[error("the broker takes QoS {0} at most")]
+    #[error("the broker takes QoS {0} at most; ask for that with -q {0}")]
     MaximumQoS(u8),
+    #[error("the broker takes packets of {0} bytes at most; make the messages smaller")]
+    MaximumPacketSize(u32),
+    #[error("the broker did not answer a PINGREQ for {:.1} s", *.0 as f64 / 1e9)]
+    Silent(u64),
+    #[error(
+        "this machine has no port left for another connection to {0}; wait a minute until those of ended ones are free"
+    )]
+    NoPort(String),
     #[error("{files} open files are needed, and the system allows {limit}; raise the limit (ulimit -n)")]
     OpenFiles { files: u64, limit: u64 },
     #[error("{0}")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::session::{Limits, connack, put_subscribe, suback};
+use super::session::{Granted, Limits, connack, put_subscribe, suback};
 use super::{Client, ClientError, Connections, Handler, Incoming, Quiet, Server, socket};
 use crate::codec::{PacketId, PacketType, QoS};
 
@@ -72,6 +72,7 @@ pub(crate) fn open<H: Handler>(
         {
             let id = connections.open(server, client.owner)?;
             client.connect(server, connections.queue(id))?;
+            connections.keep_alive(client.keep_alive);
             opening.opened.ids.push(id);
         }
         Ok((answered as u64, answered == clients.len()))
@@ -115,13 +116,14 @@ impl<H: Handler> Handler for Opening<'_, H> {
         }
         let limits = connack(self.server, packet)?;
         self.opened.limits = self.opened.limits.and(limits);
+        connections.keep_alive(limits.server_keep_alive.unwrap_or(0));
         self.opened.resumed += usize::from(connections.is_resumed(id));
         self.opened.times.push(connections.read_at().saturating_sub(connections.since(id)));
         Ok(())
     }
 }
 
-/// The filters of each connection; how many were granted. What comes besides SUBACKs goes to `handler`.
+/// The filters of each connection; what was granted. What comes besides SUBACKs goes to `handler`.
 pub(crate) fn subscribe<H: Handler>(
     connections: &mut Connections,
     server: &Server,
@@ -129,7 +131,7 @@ pub(crate) fn subscribe<H: Handler>(
     qos: QoS,
     per_packet: usize,
     handler: &mut H,
-) -> Result<usize, ClientError> {
+) -> Result<Granted, ClientError> {
     let per_packet = per_packet.max(1);
     let total: usize = wanted.iter().map(|(_, filters)| filters.len().div_ceil(per_packet)).sum();
     let places = wanted.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
@@ -141,7 +143,7 @@ pub(crate) fn subscribe<H: Handler>(
         qos,
         per_packet,
         answered: 0,
-        granted: 0,
+        granted: Granted::none(),
         inner: handler,
     };
     for (job, (id, _)) in wanted.iter().enumerate() {
@@ -175,7 +177,7 @@ struct Subscribing<'a, H> {
     qos: QoS,
     per_packet: usize,
     answered: usize,
-    granted: usize,
+    granted: Granted,
     inner: &'a mut H,
 }
 
@@ -203,7 +205,7 @@ impl<H: Handler> Handler for Subscribing<'_, H> {
         if packet.kind() != Some(PacketType::SubAck) {
             return self.inner.packet(connections, id, packet);
         }
-        self.granted += suback(self.server.version, packet)?;
+        self.granted = self.granted.and(suback(self.server.version, packet)?);
         self.answered += 1;
         match self.job_of.get(id) {
             Some(job) => self.send_next(connections, *job),

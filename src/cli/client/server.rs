@@ -46,6 +46,15 @@ pub(crate) struct ServerArguments {
     pub version: ProtocolVersion,
 }
 
+/// User name and password, as far as they are given.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    /// User name.
+    pub username: Option<String>,
+    /// Password; without a user name only in 5.0.
+    pub password: Option<String>,
+}
+
 /// A broker, found and ready to be connected to.
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -54,7 +63,7 @@ pub(crate) struct Server {
     /// What is spoken.
     pub version: ProtocolVersion,
     /// Who the client says it is.
-    pub login: Option<(String, String)>,
+    pub login: Login,
     /// Host and port as in the URL.
     pub authority: String,
     name: Option<ServerName<'static>>,
@@ -63,10 +72,23 @@ pub(crate) struct Server {
     path: Option<String>,
 }
 
+impl ServerArguments {
+    /// Nothing is asked for that would silently not happen.
+    fn check(&self) -> Result<(), ClientError> {
+        if self.password.is_some() && self.username.is_none() && self.version != ProtocolVersion::V5 {
+            let why =
+                "a password without a user name needs MQTT 5.0 (-V 5); name the user with -u".to_owned();
+            return Err(ClientError::Misused(why));
+        }
+        Ok(())
+    }
+}
+
 impl Server {
     /// Finds the broker of the arguments. Connections resume TLS sessions of each other only if `resumes` says so.
     pub fn find(arguments: &ServerArguments, resumes: bool) -> Result<Self, ClientError> {
         let url = Url::parse(&arguments.url)?;
+        arguments.check()?;
         let unknown = |error| ClientError::Unknown { host: url.host.clone(), error };
         let addresses: Vec<_> = (url.host.as_str(), url.port).to_socket_addrs().map_err(unknown)?.collect();
         // The first may be one that nobody listens on, as ::1 often is for localhost.
@@ -82,11 +104,10 @@ impl Server {
             let why = |_| url.wrong("the host is no name that a certificate can have");
             name = Some(ServerName::try_from(url.host.clone()).map_err(why)?);
         }
-        let password = arguments.password.clone().unwrap_or_default();
         Ok(Self {
             address,
             version: arguments.version,
-            login: arguments.username.clone().map(|name| (name, password)),
+            login: Login { username: arguments.username.clone(), password: arguments.password.clone() },
             authority: url.authority(),
             name,
             tls,

@@ -5,8 +5,11 @@ use std::num::NonZeroU16;
 use super::{ClientError, Incoming, Server};
 use crate::codec::{
     ConnAck, Connect, ConnectProperties, EncodeError, Packet, PacketId, PacketType, ProtocolVersion, QoS,
-    Subscribe, SubscriptionOptions, SubscriptionRequest, decode_body,
+    ReasonCode, Subscribe, SubscriptionOptions, SubscriptionRequest, decode_body,
 };
+
+/// Seconds without a packet of a client after which a broker may take it for dead.
+const KEEP_ALIVE: u16 = 300;
 
 /// One client to connect.
 #[derive(Debug, Clone)]
@@ -17,7 +20,7 @@ pub(crate) struct Client {
     pub clean_start: bool,
     /// How long the session outlives the connection, in seconds (5.0; in 3.x it stays if `clean_start` is false).
     pub session_expiry: u32,
-    /// Seconds.
+    /// Seconds; see [`Connections::keep_alive`](super::Connections::keep_alive), which sees to it.
     pub keep_alive: u16,
     /// Messages that the broker may have unacknowledged (5.0).
     pub receive_maximum: Option<NonZeroU16>,
@@ -28,7 +31,14 @@ pub(crate) struct Client {
 impl Client {
     /// A client with a session that ends with its connection.
     pub fn new(id: String, owner: u32) -> Self {
-        Self { id, clean_start: true, session_expiry: 0, keep_alive: 300, receive_maximum: None, owner }
+        Self {
+            id,
+            clean_start: true,
+            session_expiry: 0,
+            keep_alive: KEEP_ALIVE,
+            receive_maximum: None,
+            owner,
+        }
     }
 
     /// Appends the CONNECT.
@@ -39,15 +49,15 @@ impl Client {
             receive_maximum: self.receive_maximum.filter(|_| is_v5),
             ..ConnectProperties::default()
         };
-        let login = server.login.as_ref();
+        let login = &server.login;
         Packet::Connect(Connect {
             version: server.version,
             clean_start: self.clean_start,
             keep_alive: self.keep_alive,
             client_id: &self.id,
             will: None,
-            username: login.map(|(name, _)| name.as_str()),
-            password: login.map(|(_, password)| password.as_bytes()).filter(|password| !password.is_empty()),
+            username: login.username.as_deref(),
+            password: login.password.as_deref().map(str::as_bytes),
             properties,
         })
         .encode(server.version, out)
@@ -61,6 +71,8 @@ pub(crate) fn connack(server: &Server, packet: Incoming<'_>) -> Result<Limits, C
         Packet::ConnAck(ConnAck { session_present, properties, .. }) => Ok(Limits {
             receive_maximum: properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
             maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            server_keep_alive: properties.server_keep_alive,
             sessions_present: u64::from(session_present),
         }),
         other => Err(ClientError::Stuck(format!("the broker answered CONNECT by {}", other.packet_type()))),
@@ -74,6 +86,10 @@ pub(crate) struct Limits {
     pub receive_maximum: u16,
     /// The highest QoS.
     pub maximum_qos: QoS,
+    /// Bytes of a packet.
+    pub maximum_packet_size: u32,
+    /// The Keep Alive that counts instead of the client's, if the broker has one of its own.
+    pub server_keep_alive: Option<u16>,
     /// Sessions that were there already.
     pub sessions_present: u64,
 }
@@ -81,7 +97,13 @@ pub(crate) struct Limits {
 impl Limits {
     /// Those of a broker that has not said any.
     pub fn none() -> Self {
-        Self { receive_maximum: u16::MAX, maximum_qos: QoS::ExactlyOnce, sessions_present: 0 }
+        Self {
+            receive_maximum: u16::MAX,
+            maximum_qos: QoS::ExactlyOnce,
+            maximum_packet_size: u32::MAX,
+            server_keep_alive: None,
+            sessions_present: 0,
+        }
     }
 
     /// The stricter of both.
@@ -89,6 +111,8 @@ impl Limits {
         Self {
             receive_maximum: self.receive_maximum.min(other.receive_maximum),
             maximum_qos: self.maximum_qos.min(other.maximum_qos),
+            maximum_packet_size: self.maximum_packet_size.min(other.maximum_packet_size),
+            server_keep_alive: [self.server_keep_alive, other.server_keep_alive].into_iter().flatten().min(),
             sessions_present: self.sessions_present + other.sessions_present,
         }
     }
@@ -113,15 +137,45 @@ pub(crate) fn put_subscribe(
     .encode(version, out)
 }
 
-/// How many filters a SUBACK grants; an error if it refuses one.
-pub(crate) fn suback(version: ProtocolVersion, packet: Incoming<'_>) -> Result<usize, ClientError> {
+/// What SUBACKs grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// Subscriptions.
+    pub count: usize,
+    /// The lowest QoS of them.
+    pub qos: QoS,
+}
+
+impl Granted {
+    /// Nothing yet.
+    pub fn none() -> Self {
+        Self { count: 0, qos: QoS::ExactlyOnce }
+    }
+
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { count: self.count + other.count, qos: self.qos.min(other.qos) }
+    }
+}
+
+/// What a SUBACK grants; an error if it refuses a filter.
+pub(crate) fn suback(version: ProtocolVersion, packet: Incoming<'_>) -> Result<Granted, ClientError> {
     match decode_body(version, packet.header.first_byte, packet.body)? {
         Packet::SubAck(suback) => match suback.reasons.iter().find(|reason| reason.is_error()) {
             Some(reason) => Err(ClientError::SubscriptionRefused(*reason)),
-            None => Ok(suback.reasons.len()),
+            None => Ok(suback.reasons.iter().map(granted).fold(Granted::none(), Granted::and)),
         },
         other => Err(ClientError::Stuck(format!("the broker answered SUBSCRIBE by {}", other.packet_type()))),
     }
+}
+
+fn granted(reason: &ReasonCode) -> Granted {
+    let qos = match reason {
+        ReasonCode::GrantedQoS1 => QoS::AtLeastOnce,
+        ReasonCode::GrantedQoS2 => QoS::ExactlyOnce,
+        _ => QoS::AtMostOnce,
+    };
+    Granted { count: 1, qos }
 }
 
 /// An error for a DISCONNECT, which in 5.0 brokers send; other packets pass.

@@ -27,7 +27,10 @@ pub(super) fn dial(
     } else {
         mio::net::TcpStream::connect(address)
     };
-    let unreachable = |error| ClientError::Unreachable { address: address.to_string(), error };
+    let unreachable = |error: io::Error| match error.kind() {
+        ErrorKind::AddrNotAvailable => ClientError::NoPort(address.to_string()),
+        _ => ClientError::Unreachable { address: address.to_string(), error },
+    };
     let stream = dialled.map_err(unreachable)?;
     // Batches are written as a whole, so there is nothing to gather.
     stream.set_nodelay(true).map_err(unreachable)?;

@@ -102,7 +102,10 @@ impl Transport {
                 let out = if self.websocket.is_some() { &mut self.frames } else { &mut self.packets };
                 let system = |error| ClientError::System { what: "TLS", error };
                 while !bytes.is_empty() {
-                    tls.read_tls(&mut bytes).map_err(system)?;
+                    // Nothing is taken after the other side's last word.
+                    if tls.read_tls(&mut bytes).map_err(system)? == 0 {
+                        break;
+                    }
                     let state = tls.process_new_packets()?;
                     let at = out.len();
                     out.resize(at + state.plaintext_bytes_to_read(), 0);
