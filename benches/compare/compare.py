@@ -3,6 +3,7 @@
 
     cargo build --release
     python3 benches/compare/compare.py                      # the table; an hour, with five rounds
+    python3 benches/compare/compare.py --floor              # and beside it what the kernel costs alone
     python3 benches/compare/compare.py --suite quick --rounds 3
     python3 benches/compare/compare.py --suite transports   # the price of TLS and WebSocket
     python3 benches/compare/compare.py --suite durable      # the price of the promise, none,os,sync, beside peers that save
@@ -74,7 +75,7 @@ class Bench:
                 for peer in peers[:: -1 if number % 2 else 1]:
                     runs = self.results.setdefault((row.run, peer.name), [])
                     # Rows that show several figures of the same runs have them run once.
-                    if row.kind not in peer.kinds or len(runs) > number:
+                    if not peer.takes(row) or len(runs) > number:
                         continue
                     found = self.measure(peer, row, half)
                     runs.append(found)
@@ -119,6 +120,10 @@ def is_ours(peer):
     return isinstance(peer, brokers.Fulmar)
 
 
+def is_rival(peer):
+    return not isinstance(peer, (brokers.Fulmar, brokers.Floor))
+
+
 def remark(bench, row, peers):
     """What of a row is not as it should be."""
     out = []
@@ -139,7 +144,7 @@ def remark(bench, row, peers):
 
 def cost_table(bench, rows, peers):
     """CPU (or memory) a peer, and our share of the best of them."""
-    others = [peer for peer in peers if not is_ours(peer)]
+    others = [peer for peer in peers if is_rival(peer)]
     lines = ["| row (3.1.1 and 64 B unless it says otherwise) | " + " | ".join(peer.name for peer in peers) + " | share | goal |",
              "|---|" + "---:|" * (len(peers) + 2)]
     shares, remarks = [], []
@@ -227,6 +232,8 @@ def durable_table(bench, rows, peers):
 
 def version_of(peer):
     """What the broker says that it is."""
+    if isinstance(peer, brokers.Floor):
+        return "(the kernel's share alone: a relay that only reads and writes)"
     if is_ours(peer):
         flags, binary = ["--version"], peer.binary
     elif isinstance(peer, brokers.Other):
@@ -294,6 +301,8 @@ def main():
     parser.add_argument("--durability", metavar="LIST",
                         help="Fulmar's, one column each, such as none,sync; the peers keep nothing on disk but in the suite durable, "
                         "where it is none,os,sync if it is not given, and none elsewhere")
+    parser.add_argument("--floor", action="store_true",
+                        help="also measure a relay that only reads and writes, which cargo builds: what no broker can be cheaper than")
     parser.add_argument("--fulmar", default=str(ROOT / "target" / "release" / "fulmar"), metavar="FILE", help="the binary")
     parser.add_argument("--out", default="target/compare", metavar="DIR", help="where the report and the curves are written")
     args = parser.parse_args()
@@ -306,6 +315,7 @@ def main():
     durabilities = (args.durability or ("none,os,sync" if saves else "none")).split(",")
     peers = brokers.find(args.fulmar, args.broker, durabilities, saves)
     peers = [peer for peer in peers if is_ours(peer) or re.search(args.brokers, peer.name)]
+    peers += [brokers.Floor(ROOT)] if args.floor else []
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     # Beside the report, as a folder for temporary files is often in memory, where to sync costs nothing.
@@ -320,7 +330,7 @@ def main():
             rows = [row for row in SUITES[args.suite] if re.search(args.only, row.name)]
             half = None
             if any("HALF" in row.command for row in rows):
-                fastest = [bench.measure(peer, TABLE[0]).get("operations_per_s") for peer in peers if not is_ours(peer)]
+                fastest = [bench.measure(peer, TABLE[0]).get("operations_per_s") for peer in peers if is_rival(peer)]
                 half = min((rate for rate in fastest if rate), default=100_000) / 2
                 print(f"half of the slowest peer's rate: {half:,.0f} messages/s", file=sys.stderr)
             bench.rounds(rows, peers, half)

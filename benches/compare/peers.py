@@ -4,6 +4,7 @@ Nothing keeps anything on disk, but Fulmar in its column with the default durabi
 they can. All listen on 127.0.0.1 alone.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -60,6 +61,10 @@ class Peer:
 
     def command(self, ports, folder, certificate):
         raise NotImplementedError
+
+    def takes(self, row):
+        """Whether it can take part."""
+        return row.kind in self.kinds
 
 
 class Fulmar(Peer):
@@ -153,6 +158,25 @@ class Rumqttd(Peer):
         text += server("ws", "ws-1", ports["ws"])
         (folder / "rumqttd.toml").write_text(text)
         return [self.binary, "-q", "-c", folder / "rumqttd.toml"]
+
+
+class Floor(Peer):
+    """No broker: a relay that reads and writes and understands nothing, so that what is the kernel's can be told apart."""
+
+    name = "floor"
+
+    def __init__(self, root):
+        built = subprocess.run(["cargo", "build", "--release", "--bench", "floor", "--message-format=json"],
+                               cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
+        artifacts = [json.loads(line) for line in built.splitlines() if line.startswith("{")]
+        self.binary = next(found["executable"] for found in artifacts
+                           if found.get("executable") and found["target"]["name"] == "floor")
+
+    def command(self, ports, folder, certificate):
+        return [self.binary, ports["tcp"]]
+
+    def takes(self, row):
+        return row.has_floor
 
 
 class Other(Peer):
