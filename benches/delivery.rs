@@ -101,6 +101,7 @@ impl Scene {
             publisher: Publisher(u64::MAX),
             publisher_session: None,
             plain: (self.qos == QoS::AtMostOnce).then_some(&self.input[..]),
+            buffer: None,
             longest_frame: messages[0].frame.len(),
             payload_bytes: 64 * MESSAGES,
         };

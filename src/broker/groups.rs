@@ -185,7 +185,12 @@ impl Group {
         for incoming in run.messages.iter().filter(|incoming| !incoming.is_refused()) {
             let qos = incoming.publish.qos;
             let ticket = Ticket { qos, publisher: run.publisher, topic: run.topic(incoming).as_str() };
-            let single = Run { messages: std::slice::from_ref(incoming), plain: None, ..*run };
+            let single = Run {
+                messages: std::slice::from_ref(incoming),
+                plain: None,
+                payload_bytes: incoming.publish.payload.len(),
+                ..*run
+            };
             let keep = || run.keep(incoming).clone();
             let row = self.new_row(&mut state, qos, &keep);
             let given = (qos == QoS::AtMostOnce || state.queue.is_empty())

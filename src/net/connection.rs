@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use super::failure::Failure;
 use super::inbound::{self, Inbound};
 use super::reader::Reader;
-use super::scratch::{READ_BUFFER, Scratch};
+use super::scratch::{self, READ_BUFFER, Scratch};
 use super::throttle::{Allowance, Throttle};
 use crate::broker::{Counter, Progress};
 use crate::session::{Batch, BufferPool, Close};
@@ -162,17 +162,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(heard);
             }
             let Scratch { read: shared, report, run } = scratch;
+            let own = scratch::renewed(shared, &mut report.buffers);
             let mut length = 0;
             if !std::mem::take(&mut self.held_back) {
                 let (reader, pool) = (&mut self.reader, &mut report.buffers);
-                let read = reader.poll_read(&mut self.stream, cx, shared, pool, allowance.bytes);
+                let read = reader.poll_read(&mut self.stream, cx, own, pool, allowance.bytes);
                 let Poll::Ready(read) = read else { return Ok(heard) };
                 length = read.map_err(Failure::from_io)?;
                 if length == 0 {
                     return Err(Failure::Closed);
                 }
             } else {
-                shared.clear();
+                own.clear();
             }
             let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
             heard |= self.reader.handle(&mut self.inbound, shared, &mut batch)?;

@@ -5,7 +5,6 @@
 //! topics. Those it has seen are looked at once: clients that publish to some topics in turn do so in the same order.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -26,8 +25,6 @@ pub struct Gathering<'a> {
     expected: Option<(Head<'a>, usize)>,
     /// Its messages, in order.
     pub messages: Vec<Incoming<'a>>,
-    /// What the input is in, if that may be shared.
-    pub own: Option<&'a Arc<Vec<u8>>>,
     /// Some of its messages are to be acknowledged.
     pub is_owed: bool,
     /// Some of its messages have QoS 2.
@@ -73,9 +70,9 @@ impl Head<'_> {
 const LONGEST_KEPT_RUN: usize = 8 * 1024;
 
 impl<'a> Gathering<'a> {
-    /// Nothing yet, from an input that may be shared if it is `own`; with the room of an empty list.
-    pub fn new(own: Option<&'a Arc<Vec<u8>>>, messages: Vec<Incoming<'a>>) -> Self {
-        Self { own, messages, ..Self::default() }
+    /// Nothing yet, with the room of an empty list.
+    pub fn new(messages: Vec<Incoming<'a>>) -> Self {
+        Self { messages, ..Self::default() }
     }
 
     /// Forgets its messages, and the topics but the last.
@@ -204,9 +201,7 @@ impl<'a> Gathering<'a> {
         self.longest_frame = self.longest_frame.max(frame.len());
         self.payload_bytes += publish.payload.len();
         self.end = position + frame.len();
-        let own = self.own.filter(|own| own.len() == frame.len());
-        self.plain &= own.is_none();
-        self.messages.push(Incoming::of_topic(self.current as u8, publish, frame, own));
+        self.messages.push(Incoming::of_topic(self.current as u8, publish, frame));
     }
 
     /// Notes how the packet that was just added began.

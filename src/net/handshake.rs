@@ -19,7 +19,7 @@ use super::inbound::{Batch, Inbound};
 use super::login::{Known, login};
 use super::peer::{Arrival, Peer};
 use super::reader::poll_read_behind;
-use super::scratch::Scratch;
+use super::scratch::{self, Scratch};
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
 use crate::broker::{Accepted, Counter, Ending, NewConnection, PeerAddress};
@@ -245,9 +245,11 @@ pub(super) async fn read_more<S: AsyncRead + Unpin>(
 ) -> Result<(), Failure> {
     let length = poll_fn(|cx| {
         let mut scratch = Scratch::take();
-        scratch.read.clear();
-        let polled = poll_read_behind(stream, cx, &mut scratch.read, usize::MAX);
-        buffer.extend_from_slice(&scratch.read);
+        let Scratch { read, report, .. } = &mut *scratch;
+        let read = scratch::renewed(read, &mut report.buffers);
+        read.clear();
+        let polled = poll_read_behind(stream, cx, read, usize::MAX);
+        buffer.extend_from_slice(read);
         scratch.give_back();
         polled
     })

@@ -156,30 +156,14 @@ impl Inbound {
         self.again = Some(Box::new(Again { listener: listener.into(), exchange: None }));
     }
 
-    /// Handles every whole packet in `input`, up to a PUBLISH that the client may not send yet; how many bytes those were.
+    /// Handles every whole packet in a buffer, up to a PUBLISH that the client may not send yet; how many bytes those were.
+    /// Whoever is to be sent what is in it may hold the buffer.
     ///
     /// # Errors
     /// Why the connection is to end. All packets before the offending one have been handled.
-    pub fn handle_bytes(&mut self, input: &[u8], batch: &mut Batch<'_>) -> Result<usize, Failure> {
-        self.handle_input(input, None, batch)
-    }
-
-    /// The same; subscribers may hold the buffer, if a packet fills it.
-    ///
-    /// # Errors
-    /// As [`Inbound::handle_bytes`].
-    pub fn handle_own(&mut self, buffer: &Arc<Vec<u8>>, batch: &mut Batch<'_>) -> Result<usize, Failure> {
-        self.handle_input(buffer, Some(buffer), batch)
-    }
-
-    fn handle_input<'a>(
-        &mut self,
-        input: &'a [u8],
-        own: Option<&'a Arc<Vec<u8>>>,
-        batch: &mut Batch<'_>,
-    ) -> Result<usize, Failure> {
+    pub fn handle_bytes(&mut self, input: &Arc<Vec<u8>>, batch: &mut Batch<'_>) -> Result<usize, Failure> {
         Permits::renew(&mut self.permits, &self.shared.broker, &self.handle);
-        let mut run = Gathering::new(own, renew(std::mem::take(batch.run)));
+        let mut run = Gathering::new(renew(std::mem::take(batch.run)));
         let mut tally = Tally::default();
         let result = self.handle_packets(input, &mut run, &mut tally, batch);
         // What it has to say comes first.
@@ -195,7 +179,7 @@ impl Inbound {
 
     fn handle_packets<'a>(
         &mut self,
-        input: &'a [u8],
+        input: &'a Arc<Vec<u8>>,
         run: &mut Gathering<'a>,
         tally: &mut Tally,
         batch: &mut Batch<'_>,
@@ -248,7 +232,7 @@ impl Inbound {
         publish: Publish<'a>,
         frame: &'a [u8],
         position: usize,
-        input: &'a [u8],
+        input: &'a Arc<Vec<u8>>,
         run: &mut Gathering<'a>,
         batch: &mut Batch<'_>,
     ) -> Result<(), Failure> {
@@ -302,7 +286,12 @@ impl Inbound {
     ///
     /// # Errors
     /// As soon as a message may not be sent; those before it have been routed.
-    fn flush(&mut self, run: &mut Gathering<'_>, input: &[u8], batch: &mut Batch<'_>) -> Result<(), Failure> {
+    fn flush(
+        &mut self,
+        run: &mut Gathering<'_>,
+        input: &Arc<Vec<u8>>,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), Failure> {
         let mut result = Ok(());
         let mut rest = &run.messages[..];
         // Before 5.0 a client may have as many QoS 1 messages in flight as it likes.
@@ -323,6 +312,7 @@ impl Inbound {
                         publisher: self.handle.publisher,
                         publisher_session: self.kept.then_some(self.handle.number),
                         plain: if run.plain && is_whole { input.get(run.start..run.end) } else { None },
+                        buffer: Some(input),
                         longest_frame: run.longest_frame,
                         payload_bytes: run.payload_bytes,
                     },

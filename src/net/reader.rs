@@ -127,7 +127,7 @@ impl Reader {
     pub fn handle(
         &mut self,
         inbound: &mut Inbound,
-        shared: &[u8],
+        shared: &Arc<Vec<u8>>,
         batch: &mut Batch<'_>,
     ) -> Result<bool, Failure> {
         if shared.is_empty() {
@@ -153,21 +153,18 @@ impl Reader {
 
     /// Handles what is there already; whether a whole packet was.
     fn handle_partial(&mut self, inbound: &mut Inbound, batch: &mut Batch<'_>) -> Result<bool, Failure> {
-        let Self::Partial(mut partial) = std::mem::replace(self, Self::Empty(0)) else { return Ok(false) };
+        let Self::Partial(partial) = std::mem::replace(self, Self::Empty(0)) else { return Ok(false) };
         let expected = large_packet(&partial);
-        // Whoever shares a buffer pins all of it.
-        let is_shared = expected > 0 && partial.capacity() <= 2 * partial.len();
-        let consumed = if is_shared {
-            let own = Arc::new(partial);
-            let consumed = inbound.handle_own(&own, batch)?;
-            partial = Arc::try_unwrap(own).unwrap_or_default();
-            consumed
-        } else {
-            inbound.handle_bytes(&partial, batch)?
+        let shared = Arc::new(partial);
+        let consumed = inbound.handle_bytes(&shared, batch)?;
+        let rest = match Arc::try_unwrap(shared) {
+            Ok(mut partial) => {
+                partial.drain(..consumed.min(partial.len()));
+                fitting(partial, &mut batch.report.buffers)
+            }
+            Err(shared) => shared.get(consumed..).unwrap_or_default().to_vec(),
         };
-        partial.drain(..consumed.min(partial.len()));
-        partial = fitting(partial, &mut batch.report.buffers);
-        *self = if partial.is_empty() { Self::Empty(expected) } else { Self::Partial(partial) };
+        *self = if rest.is_empty() { Self::Empty(expected) } else { Self::Partial(rest) };
         Ok(consumed > 0)
     }
 }

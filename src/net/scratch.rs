@@ -4,9 +4,10 @@
 //! If it is taken twice (a poll inside a poll does not happen, but would be no harm), a fresh one is made.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use crate::message::Incoming;
-use crate::session::Report;
+use crate::session::{BufferPool, Report};
 
 /// Bytes read at a time. Measured: 8 KiB costs a third more per small message.
 pub const READ_BUFFER: usize = 128 * 1024;
@@ -14,12 +15,23 @@ pub const READ_BUFFER: usize = 128 * 1024;
 /// See the module.
 #[derive(Debug)]
 pub struct Scratch {
-    /// Room for [`READ_BUFFER`] bytes; what is in it is of no use to anybody between two reads.
-    pub read: Vec<u8>,
+    /// Room for [`READ_BUFFER`] bytes. What is in it may be on its way to subscribers between two reads: to be written to
+    /// by [`renewed`] alone.
+    pub read: Arc<Vec<u8>>,
     /// What a batch did.
     pub report: Report,
     /// Room for the messages of a run.
     pub run: Vec<Incoming<'static>>,
+}
+
+/// A read buffer to write to: another one, if somebody holds this.
+pub fn renewed<'r>(read: &'r mut Arc<Vec<u8>>, pool: &mut BufferPool) -> &'r mut Vec<u8> {
+    if Arc::strong_count(read) > 1 {
+        let pooled = pool.take_packet(READ_BUFFER);
+        *read = Arc::new(pooled.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER)));
+    }
+    // Nobody else holds it, so nothing is cloned.
+    Arc::make_mut(read)
 }
 
 thread_local! {
@@ -31,7 +43,7 @@ impl Scratch {
     pub fn take() -> Box<Self> {
         SCRATCH.take().unwrap_or_else(|| {
             Box::new(Self {
-                read: Vec::with_capacity(READ_BUFFER),
+                read: Arc::new(Vec::with_capacity(READ_BUFFER)),
                 report: Report::default(),
                 run: Vec::new(),
             })

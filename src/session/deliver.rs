@@ -7,13 +7,12 @@
 use std::sync::Arc;
 
 use super::frames::{Properties, Source, copy_frame, is_v5, renumber, write};
-use super::outbox::REFERENCE_FROM;
 use super::queue::{Pushed, Queued};
 use super::report::{NewRow, Report};
 use super::window::{Content, Details, GroupNumber};
 use super::{AckKind, Context, Link, Phase, QoS, Session, first_phase};
 use crate::codec::{PacketId, PublishHeader, ReasonCode, encode_acknowledgement};
-use crate::message::{Expiry, Incoming, Message, Run};
+use crate::message::{Expiry, Incoming, Message, REFERENCE_FROM, Run};
 use crate::store::{CommitSeq, RowSeq, RowState};
 
 /// Why a message was dropped for one session.
@@ -82,7 +81,11 @@ fn takes_as_it_is(link: &Link, run: &Run<'_>, terms: &Terms<'_>) -> bool {
         && terms.identifiers.is_none()
         && link.aliases.is_none()
         && run.longest_frame <= link.maximum_packet_size as usize
-        && !(terms.several && run.longest_frame >= REFERENCE_FROM)
+}
+
+/// Whether a client's frames are best copied: large payloads are referenced where others get them, too.
+fn is_copied(run: &Run<'_>, terms: &Terms<'_>) -> bool {
+    !(terms.several && run.longest_frame >= REFERENCE_FROM) && run.held_payloads().is_none()
 }
 
 impl Session {
@@ -172,7 +175,9 @@ impl Session {
         let (Some(bytes), Some(first)) = (run.plain, run.messages.first()) else { return false };
         let (Some(link), qos) = (&self.link, first.publish.qos) else { return false };
         let has_room = link.pending() + bytes.len() <= context.limits.outbox_hard;
-        if !has_room || !takes_as_it_is(link, run, terms) {
+        // Identifiers are not written into what others hold.
+        let held = run.held_whole().filter(|_| qos == QoS::AtMostOnce);
+        if !has_room || !takes_as_it_is(link, run, terms) || held.is_none() && !is_copied(run, terms) {
             return false;
         }
         let packet_id = match first_phase(qos) {
@@ -190,11 +195,15 @@ impl Session {
             }
         };
         let Some(link) = &mut self.link else { return false };
-        link.outbox.begin(&mut report.buffers);
-        let start = link.outbox.bytes.len();
-        link.outbox.bytes.extend_from_slice(bytes);
-        if let (Some(first), Some(copied)) = (packet_id, link.outbox.bytes.get_mut(start..)) {
-            renumber(copied, run.messages, first);
+        if let Some((buffer, bytes)) = held {
+            link.outbox.push_received(buffer, bytes);
+        } else {
+            link.outbox.begin(&mut report.buffers);
+            let start = link.outbox.bytes.len();
+            link.outbox.bytes.extend_from_slice(bytes);
+            if let (Some(first), Some(copied)) = (packet_id, link.outbox.bytes.get_mut(start..)) {
+                renumber(copied, run.messages, first);
+            }
         }
         report.sent += run.messages.len() as u64;
         report.sent_bytes += run.payload_bytes as u64;
@@ -207,6 +216,7 @@ impl Session {
         let Some(link) = &self.link else { return false };
         takes_as_it_is(link, run, terms)
             && terms.group.is_none()
+            && is_copied(run, terms)
             && link.gated.is_none()
             && !self.is_persistent()
             && !self.is_kept()
@@ -223,8 +233,6 @@ impl Session {
     ) -> bool {
         let publish = &incoming.publish;
         let is_unchanged = qos == publish.qos
-            // What has a buffer of its own is not copied.
-            && incoming.own.is_none()
             && publish.properties.topic_alias.is_none()
             && !publish.properties.needs_filtering;
         let (Some(phase), true, true) = (first_phase(qos), is_unchanged, self.has_room()) else {

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use super::aliases::Written;
 use super::link::Link;
-use super::outbox::REFERENCE_FROM;
 use super::{Context, QoS};
 use crate::codec::{
     MAXIMUM_REMAINING_LENGTH, PacketId, ProtocolVersion, PublishHeader, PublishProperties,
     encode_publish_head, publish_length,
 };
-use crate::message::{Expiry, Incoming, Message, Run};
+use crate::message::{Expiry, Incoming, Message, REFERENCE_FROM, Run};
 use crate::topic::TopicName;
 
 /// A message to be sent: as it just came in, or as it was kept.
@@ -130,6 +129,10 @@ pub(super) fn write(
     properties: &Properties<'_>,
     several: bool,
 ) {
+    let shared = match source {
+        Source::Live(run, _) => run.held_payloads(),
+        Source::Kept(_) => None,
+    };
     if let Source::Live(run, incoming) = source {
         let publish = &incoming.publish;
         let same_bytes = is_v5(run.version) == is_v5(link.version)
@@ -137,7 +140,7 @@ pub(super) fn write(
             && link.aliases.is_none()
             && properties.identifiers.is_empty()
             && publish.properties.topic_alias.is_none()
-            && !((several || incoming.own.is_some()) && publish.payload.len() >= REFERENCE_FROM);
+            && !((several || shared.is_some()) && publish.payload.len() >= REFERENCE_FROM);
         if same_bytes {
             return copy_frame(&mut link.outbox.bytes, incoming, header);
         }
@@ -162,11 +165,11 @@ pub(super) fn write(
     let head = properties.encodable(alias);
     let written = encode_publish_head(bytes, link.version, &header, topic_bytes, head, payload.len());
     debug_assert!(written.is_ok(), "a packet that fits is encoded: {written:?}");
-    match source {
+    match (source, shared) {
         _ if payload.len() < REFERENCE_FROM => link.outbox.bytes.extend_from_slice(payload),
-        Source::Live(_, Incoming { own: Some(own), .. }) => link.outbox.push_received(own, payload.len()),
-        Source::Live(..) if !several => link.outbox.bytes.extend_from_slice(payload),
-        Source::Live(..) | Source::Kept(_) => link.outbox.push_payload(source.kept()),
+        (Source::Live(..), Some(buffer)) => link.outbox.push_received(buffer, payload),
+        (Source::Live(..), None) if !several => link.outbox.bytes.extend_from_slice(payload),
+        (Source::Live(..) | Source::Kept(_), _) => link.outbox.push_payload(source.kept()),
     }
 }
 

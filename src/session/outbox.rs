@@ -1,5 +1,5 @@
-//! Bytes on their way to one client: small frames copied one behind the other, large payloads referenced, in the
-//! message that somebody keeps or in the buffer that they were received in.
+//! Bytes on their way to one client: frames copied one behind the other, and references to what others hold, too: a
+//! payload in the message that somebody keeps, frames or a payload in the buffer that they were read into.
 //!
 //! Filled by [`super::Session`] under its lock; taken as a whole by the client's connection, which writes the
 //! [`Batch`] without a lock and gives the emptied buffer back. What always holds: the order of the bytes is the
@@ -8,33 +8,32 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::message::Message;
+use crate::message::{Message, REFERENCE_FROM};
 
-/// Payloads of at least this many bytes are referenced instead of copied, where somebody else holds them too.
-pub const REFERENCE_FROM: usize = 4 * 1024;
-
-/// A payload to be written after `position` of the copied bytes.
+/// Bytes to be written after `position` of the copied ones.
 #[derive(Debug)]
 struct Reference {
     position: usize,
-    payload: Payload,
+    held: Held,
 }
 
-/// A payload that others may hold, too.
+/// What others may hold, too.
 #[derive(Debug)]
-enum Payload {
+enum Held {
+    /// A payload.
     Kept(Arc<Message>),
-    /// So many bytes at the end of a packet, as it was received.
-    Received(Arc<Vec<u8>>, usize),
+    /// Frames or a payload, in the buffer that they were read into.
+    Received(Arc<Vec<u8>>, Range<usize>),
 }
 
-impl Payload {
+impl Held {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Kept(message) => message.payload(),
-            Self::Received(packet, length) => packet.get(packet.len() - length..).unwrap_or_default(),
+            Self::Received(buffer, place) => buffer.get(place.clone()).unwrap_or_default(),
         }
     }
 }
@@ -63,7 +62,7 @@ impl Outbox {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && self.referenced.is_none()
     }
 
     /// Adds the payload of a message whose head was just written to `bytes`.
@@ -71,19 +70,23 @@ impl Outbox {
         if message.payload().len() < REFERENCE_FROM {
             self.bytes.extend_from_slice(message.payload());
         } else {
-            self.push_reference(Payload::Kept(message.clone()));
+            self.push_reference(Held::Kept(message.clone()));
         }
     }
 
-    /// Adds a payload, so many bytes at the end of a packet whose head was just written to `bytes`.
-    pub fn push_received(&mut self, packet: &Arc<Vec<u8>>, length: usize) {
-        self.push_reference(Payload::Received(packet.clone(), length.min(packet.len())));
+    /// Adds what lies in the buffer that it was read into: whole frames, or a payload whose head was just written to
+    /// `bytes`.
+    pub fn push_received(&mut self, buffer: &Arc<Vec<u8>>, part: &[u8]) {
+        match place_in(buffer, part) {
+            Some(place) => self.push_reference(Held::Received(buffer.clone(), place)),
+            None => self.bytes.extend_from_slice(part),
+        }
     }
 
-    fn push_reference(&mut self, payload: Payload) {
+    fn push_reference(&mut self, held: Held) {
         let referenced = self.referenced.get_or_insert_default();
-        referenced.bytes += payload.bytes().len();
-        referenced.references.push(Reference { position: self.bytes.len(), payload });
+        referenced.bytes += held.bytes().len();
+        referenced.references.push(Reference { position: self.bytes.len(), held });
     }
 
     /// To be called before something is put in: an outbox without a buffer takes one from the pool.
@@ -104,6 +107,13 @@ impl Outbox {
             position_in_reference: 0,
         }
     }
+}
+
+/// Where in a buffer a slice of it lies.
+fn place_in(buffer: &[u8], part: &[u8]) -> Option<Range<usize>> {
+    let start = part.as_ptr().addr().checked_sub(buffer.as_ptr().addr())?;
+    let place = start..start + part.len();
+    buffer.get(place.clone()).filter(|found| std::ptr::eq(*found, part)).map(|_| place)
 }
 
 /// Bytes taken from an [`Outbox`], being written.
@@ -142,7 +152,7 @@ impl Batch {
             }
         };
         for reference in references {
-            let payload = reference.payload.bytes().get(skip..).unwrap_or_default();
+            let payload = reference.held.bytes().get(skip..).unwrap_or_default();
             let copied = self.bytes.get(position..reference.position).unwrap_or_default();
             if !add(copied) || !add(payload) {
                 return filled;
@@ -165,7 +175,7 @@ impl Batch {
             self.position += copied;
             written -= copied;
             let Some(reference) = self.references.get(self.next_reference) else { return };
-            let left = reference.payload.bytes().len() - self.position_in_reference;
+            let left = reference.held.bytes().len() - self.position_in_reference;
             let referenced = written.min(left);
             self.position_in_reference += referenced;
             written -= referenced;
@@ -179,7 +189,7 @@ impl Batch {
     /// Bytes still to be written.
     pub fn remaining(&self) -> usize {
         let references = self.references.get(self.next_reference..).unwrap_or_default();
-        let referenced: usize = references.iter().map(|reference| reference.payload.bytes().len()).sum();
+        let referenced: usize = references.iter().map(|reference| reference.held.bytes().len()).sum();
         self.bytes.len() - self.position + referenced - self.position_in_reference
     }
 
@@ -187,8 +197,8 @@ impl Batch {
     pub fn recycle(self, pool: &mut BufferPool) {
         pool.give(self.bytes);
         for reference in self.references {
-            if let Payload::Received(packet, _) = reference.payload
-                && let Some(buffer) = Arc::into_inner(packet)
+            if let Held::Received(buffer, _) = reference.held
+                && let Some(buffer) = Arc::into_inner(buffer)
             {
                 pool.give_packet(buffer);
             }
@@ -279,7 +289,7 @@ mod tests {
                 outbox.push_payload(message);
                 expected.extend_from_slice(head.as_bytes());
                 expected.extend_from_slice(message.payload());
-                outbox.push_received(&received, 5_000);
+                outbox.push_received(&received, &received[4..]);
                 expected.extend_from_slice(&[b'R'; 5_000]);
             }
             assert_eq!(outbox.len(), expected.len());
@@ -308,7 +318,7 @@ mod tests {
         let mut outboxes = [Outbox::default(), Outbox::default()];
         let packet = Arc::new(vec![1; 100_000]);
         for outbox in &mut outboxes {
-            outbox.push_received(&packet, 90_000);
+            outbox.push_received(&packet, &packet[5_000..95_000]);
             assert_eq!(outbox.len(), 90_000);
         }
         drop(packet);

@@ -132,6 +132,7 @@ impl Bench {
                 .unwrap();
             ends.push(input.len());
         }
+        let input = Arc::new(input);
         let messages: Vec<Incoming<'_>> = ends
             .windows(2)
             .zip(places)
@@ -154,6 +155,7 @@ impl Bench {
             publisher: spec.publisher,
             publisher_session: None,
             plain: (spec.qos == Q0 && !spec.retain).then_some(&input[..]),
+            buffer: Some(&input),
             longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
             payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
         };
@@ -365,6 +367,7 @@ impl Party {
             publisher: self.handle.publisher,
             publisher_session: Some(self.handle.number),
             plain: None,
+            buffer: None,
             longest_frame: frame.len(),
             payload_bytes: payload.len(),
         };

@@ -41,6 +41,37 @@ fn no_local_leaves_out_ones_own_and_nothing_else() {
 }
 
 #[test]
+fn subscribers_hold_one_buffer_and_get_what_was_published() {
+    let bench = Bench::new();
+    let mut parties: Vec<_> = (0..7).map(|number| bench.connect(&Guest::new(format!("c{number}")))).collect();
+    for (number, party) in parties.iter_mut().enumerate() {
+        party.subscribe("all", Q1);
+        if number < 2 {
+            party.subscribe("two", Q1);
+        }
+    }
+    // Two whose frames differ.
+    parties[2].subscribe_as("all", 7, SubscriptionOptions { qos: Q1, ..Default::default() });
+    parties[0].subscribe_as("one", 7, SubscriptionOptions { qos: Q1, ..Default::default() });
+    parties[1].subscribe("other", Q1);
+    for qos in [Q0, Q1] {
+        for (length, count) in [(5, 3), (50, 30), (900, 20), (5_000, 5), (9_000, 1), (20_000, 3)] {
+            let payloads: Vec<Vec<u8>> =
+                (0..count).map(|number| [&[number][..], &vec![b'x'; length]].concat()).collect();
+            for (topic, recipients) in [("one", 0..1), ("other", 1..2), ("two", 0..2), ("all", 0..7)] {
+                bench.publish_all(topic, &payloads, &Spec { qos, ..Spec::default() });
+                for party in &mut parties[recipients] {
+                    let got = party.drain(bench.now);
+                    let what = format!("{topic} {qos:?} {count} of {length}");
+                    assert!(got.iter().map(|got| &got.payload).eq(&payloads), "{what}");
+                    assert!(got.iter().all(|got| (got.qos, &*got.topic) == (qos, topic)), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_run_of_several_topics_goes_to_those_who_get_each_of_them() {
     let bench = Bench::new();
     let filters = [&["a/#"][..], &["a/1", "b/1"], &["+/1", "+/2"], &["$share/g/b/#"]];

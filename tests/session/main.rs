@@ -98,7 +98,11 @@ fn operation(mut below: impl FnMut(u64) -> u64) -> Op {
             expiry: (below(8) == 0).then(|| below(4) as u32),
             live: below(2) == 0,
         },
-        35..45 => Op::DeliverRun { qos: qos(below(3)), count: 1 + below(30) as u8 },
+        35..45 => Op::DeliverRun {
+            qos: qos(below(3)),
+            count: 1 + below(30) as u8,
+            size: [Size::Small, Size::Large][below(2) as usize],
+        },
         45..57 => Op::Publish { qos: [QoS::AtLeastOnce, QoS::ExactlyOnce][below(2) as usize] },
         57..78 => Op::Run { steps: 1 + below(40) as u16 },
         78..82 => Op::Stall { to_client: below(2) == 0, millis: below(500) as u16 },

@@ -36,7 +36,7 @@ pub enum Op {
     /// A message for the client.
     Deliver { qos: QoS, size: Size, expiry: Option<u32>, live: bool },
     /// Several at once, as a publisher's batch has them.
-    DeliverRun { qos: QoS, count: u8 },
+    DeliverRun { qos: QoS, count: u8, size: Size },
     /// The client publishes.
     Publish { qos: QoS },
     /// Time passes, bytes move.
@@ -124,7 +124,7 @@ impl Pair {
                 let size = if matches!(size, Size::TooLarge) && !is_v5 { Size::Large } else { *size };
                 self.server.deliver(*qos, size, expiry.filter(|_| is_v5), *live, self.now);
             }
-            Op::DeliverRun { qos, count } => self.server.deliver_run(*qos, *count, self.now),
+            Op::DeliverRun { qos, count, size } => self.server.deliver_run(*qos, *count, *size, self.now),
             Op::Publish { qos } => self.client.publish(*qos),
             Op::Run { steps } => (0..*steps).for_each(|_| self.step()),
             Op::Stall { to_client, millis } => {

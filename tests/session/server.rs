@@ -141,11 +141,7 @@ impl Server {
 
     /// A message for the client, out of a publisher's packet or as it is kept.
     pub fn deliver(&mut self, qos: QoS, size: Size, expiry: Option<u32>, live: bool, now: Instant) {
-        let length = match size {
-            Size::Small => 8 + self.sent.len() % 60,
-            Size::Large => 5_000,
-            Size::TooLarge => MAXIMUM_PACKET_SIZE,
-        };
+        let length = self.length(size);
         self.deliver_packets(qos, 1, length, expiry, live, now);
         if let Some(sent) = self.sent.last_mut() {
             sent.fits = !matches!(size, Size::TooLarge);
@@ -154,8 +150,17 @@ impl Server {
     }
 
     /// Several messages that came in one read.
-    pub fn deliver_run(&mut self, qos: QoS, count: u8, now: Instant) {
-        self.deliver_packets(qos, count, 20, None, true, now);
+    pub fn deliver_run(&mut self, qos: QoS, count: u8, size: Size, now: Instant) {
+        let length = self.length(size);
+        self.deliver_packets(qos, count, length, None, true, now);
+    }
+
+    fn length(&self, size: Size) -> usize {
+        match size {
+            Size::Small => 8 + self.sent.len() % 60,
+            Size::Large => 5_000,
+            Size::TooLarge => MAXIMUM_PACKET_SIZE,
+        }
     }
 
     fn deliver_packets(
@@ -187,6 +192,7 @@ impl Server {
             ends.push(input.len());
             self.sent.push(Sent { qos, number, fits: true, expires_at: None, refused: false });
         }
+        let input = Arc::new(input);
         let messages: Vec<Incoming<'_>> = ends
             .windows(2)
             .map(|ends| {
@@ -217,6 +223,7 @@ impl Server {
                 publisher: Publisher(77),
                 publisher_session: None,
                 plain: Some(&input[..]),
+                buffer: Some(&input),
                 longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
                 payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
             };
