@@ -106,7 +106,11 @@ impl Broker {
         report: &mut Report,
     ) {
         let context = self.context(run.now);
-        let copy = is_better_shared(run, matches).map(|bytes| Arc::new(bytes.to_vec()));
+        let copy = is_better_shared(run, matches).map(|bytes| {
+            let mut copy = report.buffers.take_packet(bytes.len()).unwrap_or_default();
+            copy.extend_from_slice(bytes);
+            Arc::new(copy)
+        });
         let shared = copy.as_ref().map(|copy| Run { plain: Some(&**copy), buffer: Some(copy), ..*run });
         let run = shared.as_ref().unwrap_or(run);
         let several = matches.recipients.len() > 1;
