@@ -130,7 +130,8 @@ def remark(bench, row, peers):
     for peer in peers:
         runs = bench.results.get((row.run, peer.name), [])
         good = [run for run in runs if "error" not in run]
-        for key in ("lost", "duplicates", "out_of_order", "rejected", "stalls", "failed", "unsent", "foreign", "given_up"):
+        for key in ("lost", "duplicates", "out_of_order", "rejected", "stalls", "failed", "unsent", "foreign", "given_up",
+                    "unacknowledged"):
             worst = max((run.get(key) or 0 for run in good), default=0, key=abs)
             if worst:
                 out.append(f"{peer.name}: {key.replace('_', ' ')} {worst:,}")
@@ -156,13 +157,13 @@ def cost_table(bench, rows, peers):
             text = number(value)
             if value is not None:
                 text += f" ({number(min(values))}-{number(max(values))})"
-            if is_ours(peer):
-                ours = ours or value
+            if peer is peers[0]:
+                ours = value
             elif peer in others and value:
                 best = min(best or value, value)
             cells.append(text)
         share = ours / best if ours and best else None
-        if share and row.figure == "broker_cpu_us_per_operation":
+        if share and row.figure.startswith("broker_cpu_us"):
             shares.append(share)
         goal = number(row.goal) if row.goal else ""
         lines.append(f"| {row.name} | " + " | ".join(cells) + f" | {number(share)} | {goal} |")
@@ -302,7 +303,7 @@ def main():
                         help="Fulmar's, one column each, such as none,sync; the peers keep nothing on disk but in the suite durable, "
                         "where it is none,os,sync if it is not given, and none elsewhere")
     parser.add_argument("--floor", action="store_true",
-                        help="also measure a relay that only reads and writes, which cargo builds: what no broker can be cheaper than")
+                        help="also measure a relay that only reads and writes, which cargo builds: what the kernel costs without a broker")
     parser.add_argument("--fulmar", default=str(ROOT / "target" / "release" / "fulmar"), metavar="FILE", help="the binary")
     parser.add_argument("--out", default="target/compare", metavar="DIR", help="where the report and the curves are written")
     args = parser.parse_args()

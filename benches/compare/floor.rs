@@ -1,9 +1,10 @@
 //! What the kernel alone costs: a relay that understands next to nothing, as the floor under every broker.
 //!
 //! It listens on 127.0.0.1:PORT and speaks as much of MQTT 3.1.1 as `fulmar bench` needs to begin: CONNACK and SUBACK.
-//! The first topic of a connection says where its bytes go, and from then on they go there unread: no topic is matched, no
-//! packet is decoded, nothing is kept, no client is answered. What it takes to move them is one read and one write for
-//! each batch, as for any broker that moves them with the same calls. Runs of QoS 0 whose publishers have one topic each
+//! The first topic of a connection says where its bytes go, and from then on they go there unread, but for where a packet ends
+//! if several publish to one topic: no topic is matched, nothing is kept, no client is answered. What it takes to move them
+//! is one read and one write for each batch, as for any broker that moves them with the same calls; one that waits for more
+//! before it writes may take less. Runs of QoS 0 whose publishers have one topic each
 //! mean something; `compare.py --floor` starts it for those.
 
 use std::collections::HashMap;

@@ -166,7 +166,7 @@ class Floor(Peer):
     name = "floor"
 
     def __init__(self, root):
-        built = subprocess.run(["cargo", "build", "--release", "--bench", "floor", "--message-format=json"],
+        built = subprocess.run(["cargo", "build", "--release", "--example", "floor", "--message-format=json"],
                                cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
         artifacts = [json.loads(line) for line in built.splitlines() if line.startswith("{")]
         self.binary = next(found["executable"] for found in artifacts

@@ -74,6 +74,8 @@ def measure(binary, load, rounds):
                 subprocess.run(["perf", "record", "-q", "-F", "2999", "-g", "-o", data, "-p", str(broker.process.pid), "--", "sleep", "3"],
                                check=True, stderr=subprocess.DEVNULL)
                 found = json.loads(bench.communicate()[0])
+                if bench.returncode:
+                    raise RuntimeError(f"fulmar bench {load}: {found.get('error')}")
                 script = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym,dso"], capture_output=True, text=True, check=True)
                 costs.append(found["broker_cpu_us_per_operation"] * 1_000)
                 steps += sort_samples(script.stdout)

@@ -170,15 +170,13 @@ impl PublishArguments {
         if self.qos > limits.maximum_qos {
             return Err(ClientError::MaximumQoS(limits.maximum_qos as u8));
         }
-        if self.payload > limits.maximum_packet_size as usize {
-            return Err(ClientError::MaximumPacketSize(limits.maximum_packet_size));
-        }
         let in_flight = self.in_flight.min(limits.receive_maximum.into());
         Ok(Publishing {
             version,
             qos: self.qos,
             retain: false,
             payload: self.payload,
+            maximum_packet_size: limits.maximum_packet_size,
             in_flight,
             window: None,
             batch: (in_flight / 4).max(1),

@@ -54,7 +54,7 @@ pub(crate) struct ConnectArguments {
 pub(super) fn connect(arguments: ConnectArguments) -> Result<Report, ClientError> {
     let scenario = if arguments.cycle { "connect-cycle" } else { "connect" };
     let mut context = Context::new(scenario, arguments.common.clone())?;
-    context.report.set("resumes_tls", arguments.common.resume);
+    context.report.set("resumes_tls", arguments.common.resume && context.server.has_tls());
     if arguments.cycle {
         let steps = cycle::Steps {
             workers: arguments.connections as usize,

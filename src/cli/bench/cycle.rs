@@ -1,8 +1,8 @@
 //! Clients that come and go: connect, subscribe, publish to themselves, receive that, disconnect.
 
 use super::super::client::{
-    Client, ClientError, Connections, Handler, Incoming, Server, connack, put_subscribe, refuse_disconnect,
-    suback, turn,
+    Client, ClientError, Connections, Handler, Incoming, Server, allow_files, connack, put_subscribe,
+    refuse_disconnect, suback, turn,
 };
 use super::arguments::Context;
 use super::connect::tell_cycles;
@@ -56,6 +56,7 @@ struct Cycle<'a> {
 pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError> {
     let workers = steps.workers;
     context.connections.spread();
+    allow_files(workers)?;
     let clients = (0..workers).map(|index| context.client('h', index, index as u32)).collect();
     let topics = (0..workers).map(|index| context.topic(&format!("h/{index}"))).collect();
     let server = context.server.clone();
@@ -82,7 +83,7 @@ pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError
         turn(connections, cycle, PATIENCE, |connections, cycle| {
             let now = connections.now();
             progress.tick(now, cycle.cycles, "");
-            Ok((cycle.cycles, now >= end))
+            Ok((cycle.cycles + cycle.rejected, now >= end))
         })
     };
     let end = context.connections.now() + steps.warm_up;
@@ -95,21 +96,28 @@ pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError
     let to = context.meter.mark(&context.connections);
     drop(progress);
     let (cycles, resumed) = (cycle.cycles - before, cycle.resumed - resumed_before);
-    if cycles == 0 {
-        return Err(ClientError::Stuck("no client came to the end of its cycle".to_owned()));
-    }
     context.report.set("qos", steps.qos as u8);
+    if !steps.only_connects {
+        context.report.granted(steps.qos, cycle.granted);
+    }
+    context.report.set("rejected", cycle.rejected);
+    if cycle.rejected > 0 {
+        context.report.say("rejected", format!("{} messages", grouped(cycle.rejected as f64)));
+    }
+    if cycles == 0 {
+        let why = format!(
+            "no client came to the end of its cycle; the broker took {} messages not",
+            cycle.rejected
+        );
+        context.report.fail(ClientError::Stuck(why));
+        return Ok(());
+    }
     context.report.operations("cycle", cycles, &from, &to, &context.meter);
     context.report.times("latency_us", "a cycle took", &mut cycle.times);
     // Those that are on their way come to their end, so that the broker sees none break off.
     cycle.is_ending = true;
     turn(&mut context.connections, &mut cycle, PATIENCE, |_, cycle| Ok((cycle.cycles, cycle.open == 0)))?;
     tell_cycles(&mut context.report, workers, cycle.failed, resumed);
-    context.report.granted(steps.qos, cycle.granted);
-    context.report.set("rejected", cycle.rejected);
-    if cycle.rejected > 0 {
-        context.report.say("rejected", format!("{} messages", grouped(cycle.rejected as f64)));
-    }
     if cycle.open > 0 {
         let (stuck, seconds) = (cycle.open, PATIENCE / 1_000_000_000);
         let why = format!(
@@ -134,6 +142,7 @@ impl Cycle<'_> {
         connections: &mut Connections,
         id: usize,
         worker: usize,
+        granted: QoS,
     ) -> Result<(), ClientError> {
         let qos = self.steps.qos;
         let packet_id = if qos == QoS::AtMostOnce { None } else { PacketId::new(2) };
@@ -145,7 +154,8 @@ impl Cycle<'_> {
             *waits = match qos {
                 QoS::AtMostOnce => ECHO,
                 QoS::AtLeastOnce => ECHO | ACKNOWLEDGEMENT,
-                QoS::ExactlyOnce => ECHO | ACKNOWLEDGEMENT | RELEASE,
+                QoS::ExactlyOnce if granted == QoS::ExactlyOnce => ECHO | ACKNOWLEDGEMENT | RELEASE,
+                QoS::ExactlyOnce => ECHO | ACKNOWLEDGEMENT,
             };
         }
         Ok(())
@@ -161,24 +171,29 @@ impl Cycle<'_> {
         if let Some(waits) = self.waits.get_mut(worker) {
             *waits &= !what;
             if *waits == 0 {
-                return self.leave(connections, id, worker);
+                return self.end(connections, id, worker);
             }
         }
         Ok(())
     }
 
-    /// Its message will not come.
+    /// Its message will not come, so it does not come to its end.
     fn reject(&mut self, connections: &mut Connections, id: usize, worker: usize) -> Result<(), ClientError> {
         self.rejected += 1;
         self.leave(connections, id, worker)
     }
 
-    fn leave(&mut self, connections: &mut Connections, id: usize, worker: usize) -> Result<(), ClientError> {
+    /// It has come to its end.
+    fn end(&mut self, connections: &mut Connections, id: usize, worker: usize) -> Result<(), ClientError> {
         self.times.record(connections.now() - connections.since(id));
         self.resumed += u64::from(connections.is_resumed(id));
+        self.cycles += 1;
+        self.leave(connections, id, worker)
+    }
+
+    fn leave(&mut self, connections: &mut Connections, id: usize, worker: usize) -> Result<(), ClientError> {
         connections.leave(id);
         self.open -= 1;
-        self.cycles += 1;
         self.begin(connections, worker)
     }
 }
@@ -200,7 +215,7 @@ impl Handler for Cycle<'_> {
             Some(PacketType::ConnAck) => {
                 connack(self.server, packet)?;
                 if self.steps.only_connects {
-                    return self.leave(connections, id, worker);
+                    return self.end(connections, id, worker);
                 }
                 let filters = self.topics.get(worker..=worker).unwrap_or_default();
                 if let Some(packet_id) = PacketId::new(1) {
@@ -209,8 +224,9 @@ impl Handler for Cycle<'_> {
                 Ok(())
             }
             Some(PacketType::SubAck) => {
-                self.granted = self.granted.min(suback(version, packet)?.qos);
-                self.publish(connections, id, worker)
+                let granted = suback(version, packet)?.qos;
+                self.granted = self.granted.min(granted);
+                self.publish(connections, id, worker, granted)
             }
             Some(PacketType::Publish) => {
                 let publish = decode_publish(version, first_byte, packet.body)?;

@@ -56,7 +56,7 @@ pub(super) struct Load {
     called: Vec<u32>,
     /// Arrivals of each publisher's messages, in all and at each subscriber that is counted on its own.
     arrived: Vec<u64>,
-    cells: Vec<u32>,
+    cells: Vec<u64>,
     /// The number that is expected next, where order is watched: of each topic at each place that is counted on its own,
     /// as MQTT orders the messages of one topic alone (§4.6).
     expected: Vec<u32>,
@@ -168,9 +168,15 @@ impl Load {
         self.sent >= self.publishing.limit
     }
 
-    /// Nothing waits for an acknowledgement.
-    pub fn is_acknowledged(&self) -> bool {
-        self.publishing.qos == QoS::AtMostOnce || self.acknowledged >= self.sent
+    /// Messages that wait for an acknowledgement.
+    pub fn unacknowledged(&self) -> u64 {
+        if self.publishing.qos == QoS::AtMostOnce { 0 } else { self.sent.saturating_sub(self.acknowledged) }
+    }
+
+    /// When the next message is due, if there is a clock to go by.
+    pub fn next_due(&self) -> Option<u64> {
+        let schedule = self.schedule.as_ref().filter(|schedule| schedule.issued < self.publishing.limit);
+        schedule.map(Schedule::next)
     }
 
     /// Everything that was sent has arrived, QoS 2 to its end.
@@ -204,7 +210,7 @@ impl Load {
             return settled;
         }
         let cells = self.cells.get(publisher * width..(publisher + 1) * width).unwrap_or_default();
-        cells.iter().copied().min().unwrap_or(0).into()
+        cells.iter().copied().min().unwrap_or(0)
     }
 
     /// How many messages a publisher may send now.
@@ -419,7 +425,7 @@ impl Load {
         if self.flows.is_broadcast
             && let Some(count) = self.cells.get_mut(cell)
         {
-            *count = count.wrapping_add(1);
+            *count += 1;
         }
         if let Some(count) = self.per_subscriber.get_mut(subscriber) {
             *count += 1;
@@ -515,7 +521,7 @@ impl Load {
             publisher.acknowledged += 1;
             let due = publisher.unacknowledged.pop_front().filter(|due| *due >= self.measure_from);
             if let Some(due) = due {
-                self.acknowledgements.record(connections.now().saturating_sub(due));
+                self.acknowledgements.record(connections.read_at().saturating_sub(due));
             }
         }
         self.call(index);
@@ -558,6 +564,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             payload: 20,
+            maximum_packet_size: u32::MAX,
             in_flight: 10,
             window: Some(5),
             batch: 1,

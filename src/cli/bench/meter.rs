@@ -84,18 +84,18 @@ impl Meter {
     }
 }
 
-/// CPU seconds of a process: of its threads to the nanosecond, else of all of it to the tick.
+/// CPU seconds of a process: of its threads to the nanosecond, else, or if some have ended, of all of it to the tick.
 fn cpu(pid: u32) -> Option<f64> {
-    let threads: Option<f64> =
-        fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().try_fold(0.0, |sum, thread| {
-            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            Some(sum + text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
-        });
-    threads.filter(|seconds| *seconds > 0.0).or_else(|| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-        Some((fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?) / TICKS)
-    })
+    let of_thread = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
+    };
+    let threads: f64 = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().filter_map(of_thread).sum();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let whole = (fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?) / TICKS;
+    // Either of its two numbers may be a tick too many.
+    Some(if whole > threads + 2.0 / TICKS { whole } else { threads })
 }
 
 /// Bytes of a process in memory.

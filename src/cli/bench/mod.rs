@@ -2,8 +2,8 @@
 //!
 //! One thread with raw sockets and the crate's own codec (`cli::client`) makes the load, so that one core is enough to
 //! saturate a broker. A scenario each: `pub_sub` with its special cases fan-out and latency, `connect`,
-//! `retained`, `queue`. What always holds: what is measured begins after the warm-up and ends before the drain; what
-//! was lost is counted to the message.
+//! `retained`, `queue`. What always holds: what is measured begins after the warm-up and ends before the drain,
+//! and with a number of messages with the last of them; what was lost is counted to the message.
 
 mod arguments;
 mod connect;

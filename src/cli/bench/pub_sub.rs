@@ -110,6 +110,10 @@ pub(super) fn fan_out(arguments: FanOutArguments) -> Result<Report, ClientError>
 
 pub(super) fn latency(arguments: LatencyArguments) -> Result<Report, ClientError> {
     let LatencyArguments { common, mut traffic, pairs, persistent } = arguments;
+    if traffic.window.is_some() || traffic.flood {
+        let why = "--window and --flood are for full speed, and latency is measured at a rate";
+        return Err(ClientError::Misused(why.to_owned()));
+    }
     traffic.rate.get_or_insert(LATENCY_RATE);
     let special = PubSubArguments {
         common,
@@ -171,7 +175,6 @@ fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError
     report.set("subscribers", flows.subscribers);
     report.set("topics", topics.len());
     report.set("qos", traffic.publish.qos as u8);
-    report.set("subscriber_qos", qos as u8);
     report.set("payload_bytes", traffic.publish.payload);
     report.set("rate", traffic.rate.map_or(serde_json::Value::Null, rounded));
     report.say(
@@ -196,7 +199,8 @@ fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError
     let publishing = traffic.publishing(context.server.version, limits, &flows, meet)?;
     let under_way = if publishing.qos as u8 == 0 { u64::MAX } else { publishing.in_flight }
         .min(publishing.window.unwrap_or(u64::MAX))
-        .saturating_mul(flows.publishers as u64);
+        .saturating_mul(flows.publishers as u64)
+        .saturating_mul(flows.per_message());
     let heads = Heads::new(&publishing, topics.into_iter())?;
     let mut load = Load::new(publishing, flows, heads, stride, &publishers.ids, traffic.schedule());
 
@@ -221,7 +225,7 @@ fn run(scenario: &str, arguments: PubSubArguments) -> Result<Report, ClientError
     if is_counted {
         load.look_for_duplicates();
     }
-    traffic::run(&mut context, &mut load, plan);
+    traffic::run(&mut context, &mut load, plan)?;
     if arguments.pattern == Pattern::Shared {
         spread(&mut context.report, load.per_subscriber());
     }

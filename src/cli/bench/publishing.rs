@@ -1,8 +1,7 @@
 //! How publishers publish and who gets it: topics, QoS, limits; and the PUBLISH packets made ready beforehand.
 
-use crate::codec::{
-    EncodeError, PacketId, ProtocolVersion, PublishHeader, PublishProperties, QoS, encode_publish_head,
-};
+use super::super::client::ClientError;
+use crate::codec::{PacketId, ProtocolVersion, PublishHeader, PublishProperties, QoS, encode_publish_head};
 
 /// What stands at the front of each payload: due time (8 bytes), publisher (4), number (4), little-endian.
 pub(super) const STAMP: usize = 16;
@@ -48,6 +47,8 @@ pub(super) struct Publishing {
     pub retain: bool,
     /// Bytes; `STAMP` at least, or none to clear what is retained.
     pub payload: usize,
+    /// The largest packet that the broker takes, in bytes.
+    pub maximum_packet_size: u32,
     /// Messages a publisher may have unacknowledged.
     pub in_flight: u64,
     /// Messages a publisher may be ahead of its slowest subscriber; `None` floods.
@@ -67,7 +68,7 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    pub fn new(publishing: &Publishing, topics: impl Iterator<Item = String>) -> Result<Self, EncodeError> {
+    pub fn new(publishing: &Publishing, topics: impl Iterator<Item = String>) -> Result<Self, ClientError> {
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         let Publishing { version, qos, retain, payload, .. } = publishing;
         let packet_id = if *qos == QoS::AtMostOnce { None } else { PacketId::new(1) };
@@ -75,6 +76,10 @@ impl Heads {
         for topic in topics {
             let properties = PublishProperties::default();
             encode_publish_head(&mut bytes, *version, &header, topic.as_bytes(), properties, *payload)?;
+            let length = bytes.len() - ends.last().unwrap_or(&0) + payload;
+            if length > publishing.maximum_packet_size as usize {
+                return Err(ClientError::MaximumPacketSize(publishing.maximum_packet_size));
+            }
             ends.push(bytes.len());
         }
         let properties_length = usize::from(*version == ProtocolVersion::V5);

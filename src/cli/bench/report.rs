@@ -48,6 +48,7 @@ impl Report {
 
     /// The QoS of subscriptions, where the broker granted a lower one than was asked for.
     pub fn granted(&mut self, asked: QoS, granted: QoS) {
+        self.set("subscriber_qos", asked as u8);
         self.set("granted_qos", granted as u8);
         if granted < asked {
             self.say("granted", format!("QoS {} instead of {}", granted as u8, asked as u8));
@@ -57,7 +58,8 @@ impl Report {
     /// The rate of `count` operations between two marks and what they cost.
     pub fn operations(&mut self, operation: &str, count: u64, from: &Mark, to: &Mark, meter: &Meter) {
         let seconds = to.at.saturating_sub(from.at) as f64 / 1e9;
-        let per_operation = |cpu: f64| cpu * 1e6 / count.max(1) as f64;
+        // Of none it is no number.
+        let per_operation = |cpu: f64| cpu * 1e6 / if count == 0 { f64::NAN } else { count as f64 };
         let rate = count as f64 / seconds;
         self.set("operation", operation);
         self.set("operations", count);

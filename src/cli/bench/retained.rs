@@ -124,7 +124,7 @@ pub(super) fn publish_all(
         let now = connections.now();
         meter.look(now);
         progress.tick(now, load.acknowledged, "");
-        Ok((load.acknowledged, load.is_sent() && load.is_acknowledged()))
+        Ok((load.acknowledged, load.is_sent() && load.unacknowledged() == 0))
     })?;
     if is_done {
         return Ok(context.meter.mark(&context.connections));

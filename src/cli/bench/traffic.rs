@@ -22,8 +22,11 @@ const DRAIN: u64 = 2_000_000_000;
 /// A pause after reads that brought little, while much is under way.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// So many messages under way are much.
-const DEEP: u64 = 500;
+/// So many deliveries under way are much.
+const DEEP: u64 = 300;
+
+/// What is over has time to be counted; nanoseconds.
+const SETTLE: u64 = 200_000_000;
 
 const TURN: Duration = Duration::from_millis(10);
 
@@ -34,7 +37,7 @@ pub(super) struct Plan {
     pub duration: u64,
     /// A number of messages ends it, and it is measured to the last delivery.
     pub is_counted: bool,
-    /// Messages that all publishers together may have under way.
+    /// Deliveries that may be under way.
     pub under_way: u64,
 }
 
@@ -54,7 +57,10 @@ enum Phase {
 }
 
 /// Runs the load and adds to the report. What ends it too early is told there as well, beside what was found until then.
-pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) {
+pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) -> Result<(), ClientError> {
+    if plan.is_counted {
+        settle(context, load)?;
+    }
     let begin = point(context, load);
     let mut course = Course {
         phase: Phase::WarmUp,
@@ -65,11 +71,13 @@ pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) {
         stalls: 0,
     };
     let ended = course.run(context, load, plan);
-    if ended.is_err() || plan.is_counted {
+    if ended.is_err() {
+        course.to = Some(point(context, load));
+    } else if plan.is_counted {
         let mut to = point(context, load);
-        if ended.is_ok() {
-            to.mark.at = course.moved_at;
-        }
+        to.mark.at = course.moved_at;
+        settle(context, load)?;
+        to.mark = to.mark.with_cost_of(&context.meter.mark(&context.connections));
         course.to = Some(to);
     }
     // The last acknowledgements leave, so that nobody is told of a connection that broke.
@@ -77,12 +85,23 @@ pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) {
     tell(&mut context.report, load, &course, &context.meter);
     if let Err(error) = ended {
         context.report.fail(error);
-    } else if load.delivered == 0 {
+    } else if course.to.is_none_or(|to| to.delivered == course.from.delivered) {
         context.report.fail(ClientError::Stuck(format!(
-            "nothing of {} sent messages was delivered ({} acknowledged, {} of them rejected)",
-            load.sent, load.acknowledged, load.rejected
+            "nothing was delivered while it was measured ({} sent in all, {} acknowledged, {} of them rejected, {} delivered)",
+            load.sent, load.acknowledged, load.rejected, load.delivered
         )));
     }
+    Ok(())
+}
+
+/// Lets what is over be counted.
+fn settle(context: &mut Context, load: &mut Load) -> Result<(), ClientError> {
+    let end = context.connections.now() + SETTLE;
+    while context.connections.now() < end {
+        context.connections.flush();
+        context.connections.poll(load, TURN)?;
+    }
+    Ok(())
 }
 
 /// How far a run is.
@@ -106,13 +125,13 @@ impl Course {
             let mut wait = TURN;
             if self.phase != Phase::Drain {
                 load.send_all(&mut context.connections);
-                if let Some(schedule) = &load.schedule {
-                    let until = schedule.next().saturating_sub(context.connections.now());
+                if let Some(next) = load.next_due() {
+                    let until = next.saturating_sub(context.connections.now());
                     wait = wait.min(Duration::from_nanos(until));
                 }
             }
             context.connections.flush();
-            if is_paced && load.is_pressed(&context.connections) {
+            if is_paced && self.phase != Phase::Drain && load.is_pressed(&context.connections) {
                 wait = Duration::ZERO;
             }
             context.connections.poll(load, wait)?;
@@ -137,7 +156,6 @@ impl Course {
             Phase::WarmUp if now >= self.from.mark.at + plan.warm_up => {
                 self.from = point(context, load);
                 load.measure_from = self.from.mark.at;
-                load.times.clear();
                 self.phase = Phase::Measure;
             }
             Phase::Measure if load.is_sent() || now >= self.from.mark.at + plan.duration => {
@@ -146,7 +164,7 @@ impl Course {
                 self.phase = Phase::Drain;
                 self.moved_at = now;
             }
-            Phase::Drain => return Ok(load.is_delivered() && load.is_acknowledged() || idle > DRAIN),
+            Phase::Drain => return Ok(load.is_delivered() && load.unacknowledged() == 0 || idle > DRAIN),
             // A counted run ends by its messages alone.
             Phase::Measure if is_paced && plan.is_counted && idle > PATIENCE && load.unsent() > 0 => {
                 return Err(stuck());
@@ -205,6 +223,7 @@ fn tell(report: &mut Report, load: &mut Load, course: &Course, meter: &Meter) {
     report.set("acknowledged", load.acknowledged);
     report.set("delivered", load.delivered);
     report.set("lost", lost);
+    report.set("unacknowledged", load.unacknowledged());
     report.set("given_up", load.given_up);
     report.set("rejected", load.rejected);
     report.set("out_of_order", load.out_of_order);
@@ -218,6 +237,9 @@ fn tell(report: &mut Report, load: &mut Load, course: &Course, meter: &Meter) {
         load.rejected,
         load.out_of_order
     );
+    if load.unacknowledged() > 0 {
+        text.push_str(&format!(", {} not acknowledged", load.unacknowledged()));
+    }
     if let Some(duplicates) = load.duplicates() {
         text.push_str(&format!(", {duplicates} twice"));
     }

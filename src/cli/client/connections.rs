@@ -178,6 +178,11 @@ impl Connections {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.len() - self.free.len()
+    }
+
     /// When the data that is being handled was read.
     pub fn read_at(&self) -> u64 {
         self.read_at
@@ -185,6 +190,7 @@ impl Connections {
 
     /// Begins a connection; its number.
     pub fn open(&mut self, server: &Server, owner: u32) -> Result<usize, ClientError> {
+        let since = self.now();
         let mut stream = socket::dial(server.address, self.opened, self.spreads)?;
         let transport = server.transport()?;
         let id = self.free.pop().unwrap_or(self.all.len());
@@ -198,7 +204,7 @@ impl Connections {
             address: server.address,
             transport: (!is_plain).then(|| Box::new(transport)),
             owner,
-            since: self.now(),
+            since,
             generation: self.opened as u64,
             out: Vec::new(),
             written: 0,

@@ -22,6 +22,7 @@ pub(super) use opening::{Opened, open, open_plain, subscribe, turn};
 pub(super) use place::{PlaceArguments, qos};
 pub(super) use server::{Server, ServerArguments};
 pub(super) use session::{Client, Limits, connack, put_subscribe, refuse_disconnect, suback};
+pub(super) use socket::allow_files;
 
 use std::io;
 use std::path::PathBuf;
@@ -72,7 +73,7 @@ pub(super) enum ClientError {
     #[error("the broker did not answer a PINGREQ for {:.1} s", *.0 as f64 / 1e9)]
     Silent(u64),
     #[error(
-        "this machine has no port left for another connection to {0}; wait a minute until those of ended ones are free"
+        "this machine has no port left for another connection to {0}; those of ended ones are free again after a minute"
     )]
     NoPort(String),
     #[error("{files} open files are needed, and the system allows {limit}; raise the limit (ulimit -n)")]

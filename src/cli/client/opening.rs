@@ -57,7 +57,7 @@ pub(crate) fn open<H: Handler>(
     concurrency: usize,
     handler: &mut H,
 ) -> Result<Opened, ClientError> {
-    socket::allow_files(clients.len())?;
+    socket::allow_files(connections.count() + clients.len())?;
     let opened = Opened {
         ids: Vec::new(),
         times: Vec::with_capacity(clients.len()),

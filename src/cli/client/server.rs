@@ -85,6 +85,11 @@ impl ServerArguments {
 }
 
 impl Server {
+    /// Whether it is spoken to in TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Finds the broker of the arguments. Connections resume TLS sessions of each other only if `resumes` says so.
     pub fn find(arguments: &ServerArguments, resumes: bool) -> Result<Self, ClientError> {
         let url = Url::parse(&arguments.url)?;

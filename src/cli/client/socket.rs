@@ -22,13 +22,14 @@ pub(super) fn dial(
     spreads: bool,
 ) -> Result<mio::net::TcpStream, ClientError> {
     let is_loopback = address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let dialled = if is_loopback && (spreads || index >= PER_SOURCE) {
+    let has_source = is_loopback && (spreads || index >= PER_SOURCE);
+    let dialled = if has_source {
         dial_from(source(index), address).map(mio::net::TcpStream::from_std)
     } else {
         mio::net::TcpStream::connect(address)
     };
     let unreachable = |error: io::Error| match error.kind() {
-        ErrorKind::AddrNotAvailable => ClientError::NoPort(address.to_string()),
+        ErrorKind::AddrNotAvailable if !has_source => ClientError::NoPort(address.to_string()),
         _ => ClientError::Unreachable { address: address.to_string(), error },
     };
     let stream = dialled.map_err(unreachable)?;
@@ -73,9 +74,9 @@ fn is_under_way(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
 }
 
-/// Sees to it that so many more files can be open.
-pub(super) fn allow_files(more: usize) -> Result<(), ClientError> {
-    let files = more as u64 + 64;
+/// Sees to it that so many connections can be open.
+pub(crate) fn allow_files(connections: usize) -> Result<(), ClientError> {
+    let files = connections as u64 + 64;
     let limit = rlimit::increase_nofile_limit(u64::MAX)
         .map_err(|error| ClientError::System { what: "the limit of open files is unknown", error })?;
     if limit < files { Err(ClientError::OpenFiles { files, limit }) } else { Ok(()) }
