@@ -102,6 +102,7 @@ impl Scene {
             publisher_session: None,
             plain: (self.qos == QoS::AtMostOnce).then_some(&self.input[..]),
             buffer: None,
+            copy: None,
             longest_frame: messages[0].frame.len(),
             payload_bytes: 64 * MESSAGES,
         };

@@ -5,11 +5,11 @@
 //! it, never a slice of a read buffer. A message is made of a PUBLISH at most once, and only if somebody keeps it.
 
 use std::borrow::Cow;
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{MessageProperties, ProtocolVersion, Publish, QoS, Will, header_length};
+use crate::codec::{MessageProperties, PacketId, ProtocolVersion, Publish, QoS, Will, header_length};
 use crate::topic::TopicName;
 
 /// Names a session; unique while the broker lives.
@@ -253,6 +253,21 @@ impl<'a> Incoming<'a> {
     }
 }
 
+/// The frames of a plain run as one subscriber got them, for others who get the same: with QoS 1 and 2 those whose next
+/// identifier is the same, as it is with all who got the same messages since they connected.
+#[derive(Debug, Default)]
+pub struct SharedCopy(RefCell<Option<(Option<PacketId>, Arc<Vec<u8>>)>>);
+
+impl SharedCopy {
+    /// The frames, their identifiers from `first` on, made if the last who asked got others.
+    pub fn get(&self, first: Option<PacketId>, make: impl FnOnce() -> Vec<u8>) -> Arc<Vec<u8>> {
+        let last = self.0.take().filter(|(number, _)| *number == first);
+        let frames = last.map_or_else(|| Arc::new(make()), |(_, frames)| frames);
+        self.0.replace(Some((first, frames.clone())));
+        frames
+    }
+}
+
 /// Topics that the messages of a run have at most.
 pub const TOPICS_OF_A_RUN: usize = 16;
 
@@ -276,6 +291,8 @@ pub struct Run<'a> {
     pub plain: Option<&'a [u8]>,
     /// What the frames were read into, if that may be held by whoever sends them on.
     pub buffer: Option<&'a Arc<Vec<u8>>>,
+    /// The copy of a plain run that its subscribers share, if there are many.
+    pub copy: Option<&'a SharedCopy>,
     /// The longest frame of the run, in bytes.
     pub longest_frame: usize,
     /// All payloads together, in bytes.

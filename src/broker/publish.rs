@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 use super::matches::Matches;
 use super::{Broker, Counter, SessionHandle};
 use crate::codec::QoS;
-use crate::message::{HOLD_FROM, Incoming, Message, REFERENCE_FROM, Run, SessionNumber, TOPICS_OF_A_RUN};
+use crate::message::{
+    HOLD_FROM, Incoming, Message, REFERENCE_FROM, Run, SessionNumber, SharedCopy, TOPICS_OF_A_RUN,
+};
 use crate::session::{DropReason, Report};
 use crate::store::{CommitSeq, Record, Transaction};
 use crate::topic::TopicName;
@@ -30,13 +32,11 @@ pub struct Routed {
 /// From so many recipients on, they share one copy.
 const SHARED_FROM: usize = 4;
 
-/// The bytes of a run that many get as they are, if they do not fill their buffer enough to be sent on in it.
-fn is_better_shared<'a>(run: &Run<'a>, matches: &Matches) -> Option<&'a [u8]> {
-    let is_plain = matches.recipients.len() >= SHARED_FROM
+/// Whether one copy for all is worth more than one for each.
+fn is_shared(run: &Run<'_>, matches: &Matches) -> bool {
+    matches.recipients.len() >= SHARED_FROM
         && run.longest_frame < REFERENCE_FROM
-        && run.messages.first().is_some_and(|first| first.publish.qos == QoS::AtMostOnce)
-        && run.held_whole().is_none();
-    run.plain.filter(|bytes| is_plain && bytes.len() >= HOLD_FROM)
+        && run.plain.is_some_and(|bytes| bytes.len() >= HOLD_FROM)
 }
 
 /// What is appended together with a message that the broker publishes.
@@ -106,13 +106,8 @@ impl Broker {
         report: &mut Report,
     ) {
         let context = self.context(run.now);
-        let copy = is_better_shared(run, matches).map(|bytes| {
-            let mut copy = report.buffers.take_packet(bytes.len()).unwrap_or_default();
-            copy.extend_from_slice(bytes);
-            Arc::new(copy)
-        });
-        let shared = copy.as_ref().map(|copy| Run { plain: Some(&**copy), buffer: Some(copy), ..*run });
-        let run = shared.as_ref().unwrap_or(run);
+        let copy = is_shared(run, matches).then(SharedCopy::default);
+        let run = &Run { copy: copy.as_ref(), ..*run };
         let several = matches.recipients.len() > 1;
         for recipient in &matches.recipients {
             let Some(granted) = recipient.granted(run.publisher) else { continue };

@@ -313,6 +313,7 @@ impl Inbound {
                         publisher_session: self.kept.then_some(self.handle.number),
                         plain: if run.plain && is_whole { input.get(run.start..run.end) } else { None },
                         buffer: Some(input),
+                        copy: None,
                         longest_frame: run.longest_frame,
                         payload_bytes: run.payload_bytes,
                     },

@@ -195,15 +195,25 @@ impl Session {
             }
         };
         let Some(link) = &mut self.link else { return false };
-        if let Some((buffer, bytes)) = held {
-            link.outbox.push_received(buffer, bytes);
-        } else {
-            link.outbox.begin(&mut report.buffers);
-            let start = link.outbox.bytes.len();
-            link.outbox.bytes.extend_from_slice(bytes);
-            if let (Some(first), Some(copied)) = (packet_id, link.outbox.bytes.get_mut(start..)) {
+        let put = |into: &mut Vec<u8>| {
+            let start = into.len();
+            into.extend_from_slice(bytes);
+            if let (Some(first), Some(copied)) = (packet_id, into.get_mut(start..)) {
                 renumber(copied, run.messages, first);
             }
+        };
+        if let Some((buffer, bytes)) = held {
+            link.outbox.push_received(buffer, bytes);
+        } else if let Some(copy) = run.copy {
+            let copy = copy.get(packet_id, || {
+                let mut frames = report.buffers.take_packet(bytes.len()).unwrap_or_default();
+                put(&mut frames);
+                frames
+            });
+            link.outbox.push_received(&copy, &copy);
+        } else {
+            link.outbox.begin(&mut report.buffers);
+            put(&mut link.outbox.bytes);
         }
         report.sent += run.messages.len() as u64;
         report.sent_bytes += run.payload_bytes as u64;

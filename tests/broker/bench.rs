@@ -154,8 +154,9 @@ impl Bench {
             now: self.now,
             publisher: spec.publisher,
             publisher_session: None,
-            plain: (spec.qos == Q0 && !spec.retain).then_some(&input[..]),
+            plain: (!spec.retain).then_some(&input[..]),
             buffer: Some(&input),
+            copy: None,
             longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
             payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
         };
@@ -368,6 +369,7 @@ impl Party {
             publisher_session: Some(self.handle.number),
             plain: None,
             buffer: None,
+            copy: None,
             longest_frame: frame.len(),
             payload_bytes: payload.len(),
         };

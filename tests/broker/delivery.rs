@@ -1,6 +1,6 @@
 //! Who gets what, once and in which form.
 
-use fulmar::codec::{ReasonCode, SubscriptionOptions};
+use fulmar::codec::{PacketId, ReasonCode, SubscriptionOptions};
 
 use crate::bench::{Bench, Got, Guest, Q0, Q1, Q2, Spec, texts};
 
@@ -54,17 +54,26 @@ fn subscribers_hold_one_buffer_and_get_what_was_published() {
     parties[2].subscribe_as("all", 7, SubscriptionOptions { qos: Q1, ..Default::default() });
     parties[0].subscribe_as("one", 7, SubscriptionOptions { qos: Q1, ..Default::default() });
     parties[1].subscribe("other", Q1);
+    // All but this one have their next identifiers in common, until those that get more have others, too.
+    parties[5].subscribe("alone", Q1);
+    bench.publish("alone", "m", Q1);
+    let mut last = [0; 7];
+    last[5] = parties[5].drain(bench.now).iter().filter_map(|got| got.packet_id).map(PacketId::get).sum();
     for qos in [Q0, Q1] {
         for (length, count) in [(5, 3), (50, 30), (900, 20), (5_000, 5), (9_000, 1), (20_000, 3)] {
             let payloads: Vec<Vec<u8>> =
                 (0..count).map(|number| [&[number][..], &vec![b'x'; length]].concat()).collect();
             for (topic, recipients) in [("one", 0..1), ("other", 1..2), ("two", 0..2), ("all", 0..7)] {
                 bench.publish_all(topic, &payloads, &Spec { qos, ..Spec::default() });
-                for party in &mut parties[recipients] {
+                for (party, last) in parties[recipients.clone()].iter_mut().zip(&mut last[recipients]) {
                     let got = party.drain(bench.now);
                     let what = format!("{topic} {qos:?} {count} of {length}");
                     assert!(got.iter().map(|got| &got.payload).eq(&payloads), "{what}");
                     assert!(got.iter().all(|got| (got.qos, &*got.topic) == (qos, topic)), "{what}");
+                    for id in got.iter().filter_map(|got| got.packet_id) {
+                        *last += 1;
+                        assert_eq!(id.get(), *last, "{what}");
+                    }
                 }
             }
         }

@@ -224,6 +224,7 @@ impl Server {
                 publisher_session: None,
                 plain: Some(&input[..]),
                 buffer: Some(&input),
+                copy: None,
                 longest_frame: messages.iter().map(|incoming| incoming.frame.len()).max().unwrap_or(0),
                 payload_bytes: messages.iter().map(|incoming| incoming.publish.payload.len()).sum(),
             };
