@@ -256,14 +256,23 @@ impl<'a> Incoming<'a> {
 /// The frames of a plain run as one subscriber got them, for others who get the same: with QoS 1 and 2 those whose next
 /// identifier is the same, as it is with all who got the same messages since they connected.
 #[derive(Debug, Default)]
-pub struct SharedCopy(RefCell<Option<(Option<PacketId>, Arc<Vec<u8>>)>>);
+pub struct SharedCopy {
+    last: RefCell<Option<Numbered>>,
+}
+
+/// Frames with identifiers from `first` on; without any in QoS 0.
+#[derive(Debug)]
+struct Numbered {
+    first: Option<PacketId>,
+    frames: Arc<Vec<u8>>,
+}
 
 impl SharedCopy {
     /// The frames, their identifiers from `first` on, made if the last who asked got others.
     pub fn get(&self, first: Option<PacketId>, make: impl FnOnce() -> Vec<u8>) -> Arc<Vec<u8>> {
-        let last = self.0.take().filter(|(number, _)| *number == first);
-        let frames = last.map_or_else(|| Arc::new(make()), |(_, frames)| frames);
-        self.0.replace(Some((first, frames.clone())));
+        let last = self.last.take().filter(|last| last.first == first);
+        let frames = last.map_or_else(|| Arc::new(make()), |last| last.frames);
+        self.last.replace(Some(Numbered { first, frames: frames.clone() }));
         frames
     }
 }
