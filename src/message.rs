@@ -29,12 +29,13 @@ impl Publisher {
 /// Payloads of at least this many bytes are referenced instead of copied, where somebody else holds them too.
 pub const REFERENCE_FROM: usize = 4 * 1024;
 
-/// Frames of at least this many bytes together are sent on in their buffer, if nothing has to be changed in them: for
-/// fewer, what a reference costs is more than a copy.
+/// Frames of at least this many bytes together are sent on in their buffer or in a copy that many share, if nothing has to
+/// be changed in them: for fewer, what a reference costs is more than a copy.
 pub const HOLD_FROM: usize = 1024;
 
-/// Payloads of at least this many bytes, in the middle, are sent on in their buffer. Measured: 8 KiB are copied for less.
-const HOLD_PAYLOADS_FROM: usize = 16 * 1024;
+/// Payloads of at least this many bytes are sent on in their buffer, each behind a head of its own. Measured: 8 KiB are
+/// copied for less.
+pub const HOLD_PAYLOADS_FROM: usize = 16 * 1024;
 
 /// A kept Application Message.
 #[derive(Debug)]
@@ -260,18 +261,19 @@ pub struct SharedCopy {
     last: RefCell<Option<Numbered>>,
 }
 
-/// Frames with identifiers from `first` on; without any in QoS 0.
+/// Frames with identifiers from `first` on, without any in QoS 0; if they were made.
 #[derive(Debug)]
 struct Numbered {
     first: Option<PacketId>,
-    frames: Arc<Vec<u8>>,
+    frames: Option<Arc<Vec<u8>>>,
 }
 
 impl SharedCopy {
-    /// The frames, their identifiers from `first` on, made if the last who asked got others.
-    pub fn get(&self, first: Option<PacketId>, make: impl FnOnce() -> Vec<u8>) -> Arc<Vec<u8>> {
+    /// The frames, their identifiers from `first` on, made for the second in a row who asks for them. `None` for the first,
+    /// as there may be no other.
+    pub fn get(&self, first: Option<PacketId>, make: impl FnOnce() -> Vec<u8>) -> Option<Arc<Vec<u8>>> {
         let last = self.last.take().filter(|last| last.first == first);
-        let frames = last.map_or_else(|| Arc::new(make()), |last| last.frames);
+        let frames = last.map(|last| last.frames.unwrap_or_else(|| Arc::new(make())));
         self.last.replace(Some(Numbered { first, frames: frames.clone() }));
         frames
     }
@@ -321,14 +323,14 @@ impl<'a> Run<'a> {
         incoming.kept.get_or_init(keep)
     }
 
-    /// The bytes of a plain run and their buffer, if subscribers had better hold that than have copies: it is pinned as a
-    /// whole, so they have to be half of it.
-    pub fn held_whole(&self) -> Option<(&'a Arc<Vec<u8>>, &'a [u8])> {
-        let (buffer, bytes) = self.buffer.zip(self.plain)?;
-        (bytes.len() >= HOLD_FROM.max(buffer.capacity() / 2)).then_some((buffer, bytes))
+    /// The buffer of a plain run, if subscribers had better hold that than have copies: it is pinned as a whole, so the run
+    /// has to be half of it.
+    pub fn held_whole(&self) -> Option<&'a Arc<Vec<u8>>> {
+        let length = self.plain.map_or(0, <[u8]>::len);
+        self.buffer.filter(|buffer| length >= HOLD_FROM.max(buffer.capacity() / 2))
     }
 
-    /// The buffer, if subscribers had better hold that than have copies of the payloads, each behind a head of its own.
+    /// The buffer, if subscribers that take all of the run had better hold that than have copies of its payloads.
     pub fn held_payloads(&self) -> Option<&'a Arc<Vec<u8>>> {
         let are_large = self.payload_bytes >= self.messages.len() * HOLD_PAYLOADS_FROM;
         self.buffer.filter(|buffer| are_large && self.payload_bytes >= buffer.capacity() / 2)

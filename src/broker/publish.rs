@@ -67,7 +67,7 @@ impl Broker {
             sequence = self.retain(run.keep(last));
         }
         // What is refused leaves gaps.
-        let with_gaps = is_failing.then_some(Run { plain: None, ..*run });
+        let with_gaps = is_failing.then_some(Run { plain: None, buffer: None, ..*run });
         let run = with_gaps.as_ref().unwrap_or(run);
         let matched = self.with_matches(run.topics, |matches| {
             let mut matched = true;

@@ -312,7 +312,8 @@ impl Inbound {
                         publisher: self.handle.publisher,
                         publisher_session: self.kept.then_some(self.handle.number),
                         plain: if run.plain && is_whole { input.get(run.start..run.end) } else { None },
-                        buffer: Some(input),
+                        // Of some of the messages it is not known how much of it they are.
+                        buffer: is_whole.then_some(input),
                         copy: None,
                         longest_frame: run.longest_frame,
                         payload_bytes: run.payload_bytes,

@@ -2,8 +2,8 @@
 //! ones in buffers of their own.
 //!
 //! Owner: the connection. A read into the worker's buffer serves many small packets; the beginning of one that has not
-//! arrived in full is kept. A large packet is read into a buffer that holds it and nothing else, so that its
-//! subscribers can have it without a copy. What always holds: a connection that waits for nothing holds no buffer; the
+//! arrived in full is kept. A large packet is read into a buffer that holds it and nothing else, so that it is
+//! sent on without a copy, whatever came before it. What always holds: a connection that waits for nothing holds no buffer; the
 //! buffer of a packet grows with what has arrived, to [`GROWTH`] times that at most; what was announced is an upper
 //! bound and nothing more.
 
@@ -106,7 +106,7 @@ impl Reader {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         let length = expected.min(LARGEST_OFFER);
-        let pooled = pool.take_packet(length);
+        let pooled = pool.take_shared(length);
         let is_new = pooled.is_none();
         let mut buffer = pooled.unwrap_or_else(|| Vec::with_capacity(length));
         buffer.extend_from_slice(self.partial());
@@ -115,7 +115,7 @@ impl Reader {
         if buffer.len() == before {
             // One that was never used would only drive others out.
             if !is_new {
-                pool.give_packet(buffer);
+                pool.give_shared(buffer);
             }
         } else {
             *self = Self::Partial(fitting(buffer, pool));
@@ -157,15 +157,20 @@ impl Reader {
         let expected = large_packet(&partial);
         let shared = Arc::new(partial);
         let consumed = inbound.handle_bytes(&shared, batch)?;
-        let rest = match Arc::try_unwrap(shared) {
-            Ok(mut partial) => {
-                partial.drain(..consumed.min(partial.len()));
-                fitting(partial, &mut batch.report.buffers)
-            }
-            Err(shared) => shared.get(consumed..).unwrap_or_default().to_vec(),
-        };
+        let rest = rest_of(shared, consumed, &mut batch.report.buffers);
         *self = if rest.is_empty() { Self::Empty(expected) } else { Self::Partial(rest) };
         Ok(consumed > 0)
+    }
+}
+
+/// What is behind so many bytes: in the same buffer, unless somebody holds that.
+fn rest_of(buffer: Arc<Vec<u8>>, consumed: usize, pool: &mut BufferPool) -> Vec<u8> {
+    match Arc::try_unwrap(buffer) {
+        Ok(mut buffer) => {
+            buffer.drain(..consumed.min(buffer.len()));
+            fitting(buffer, pool)
+        }
+        Err(held) => held.get(consumed..).unwrap_or_default().to_vec(),
     }
 }
 
@@ -175,7 +180,7 @@ fn fitting(buffer: Vec<u8>, pool: &mut BufferPool) -> Vec<u8> {
         return buffer;
     }
     let fitting = buffer.to_vec();
-    pool.give_packet(buffer);
+    pool.give_shared(buffer);
     fitting
 }
 
@@ -298,10 +303,22 @@ mod tests {
         bench.arrive(&[]).await;
         assert_eq!(capacity(&bench.reader), 0);
         // A buffer made for nothing is gone, one from the pool is there for the next packet.
-        assert_eq!(bench.pool.take_packet(1_000_000), None);
-        bench.pool.give_packet(Vec::with_capacity(1_000_000));
+        assert_eq!(bench.pool.take_shared(1_000_000), None);
+        bench.pool.give_shared(Vec::with_capacity(1_000_000));
         bench.arrive(&[]).await;
-        assert_eq!(bench.pool.take_packet(1_000_000).map(|buffer| buffer.capacity()), Some(1_000_000));
+        assert_eq!(bench.pool.take_shared(1_000_000).map(|buffer| buffer.capacity()), Some(1_000_000));
+    }
+
+    #[test]
+    fn what_is_left_of_a_buffer_does_not_change_what_others_hold_of_it() {
+        let mut pool = BufferPool::default();
+        let buffer = Arc::new((0..100).collect::<Vec<u8>>());
+        let held = buffer.clone();
+        assert_eq!(rest_of(buffer, 60, &mut pool), (60..100).collect::<Vec<u8>>());
+        assert_eq!(*held, (0..100).collect::<Vec<u8>>());
+        let place = held.as_ptr().addr();
+        let rest = rest_of(held, 60, &mut pool);
+        assert_eq!((rest.as_ptr().addr(), rest), (place, (60..100).collect::<Vec<u8>>()));
     }
 
     #[test]

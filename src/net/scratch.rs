@@ -27,7 +27,7 @@ pub struct Scratch {
 /// A read buffer to write to: another one, if somebody holds this.
 pub fn renewed<'r>(read: &'r mut Arc<Vec<u8>>, pool: &mut BufferPool) -> &'r mut Vec<u8> {
     if Arc::strong_count(read) > 1 {
-        let pooled = pool.take_packet(READ_BUFFER);
+        let pooled = pool.take_shared(READ_BUFFER);
         *read = Arc::new(pooled.unwrap_or_else(|| Vec::with_capacity(READ_BUFFER)));
     }
     // Nobody else holds it, so nothing is cloned.
@@ -53,5 +53,29 @@ impl Scratch {
     /// Gives it back.
     pub fn give_back(self: Box<Self>) {
         SCRATCH.set(Some(self));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_somebody_holds_is_not_written_to() {
+        let mut pool = BufferPool::default();
+        let mut read: Arc<Vec<u8>> = Arc::new(Vec::with_capacity(READ_BUFFER));
+        let place = read.as_ptr().addr();
+        renewed(&mut read, &mut pool).extend_from_slice(b"first");
+        let held = read.clone();
+        let other = renewed(&mut read, &mut pool);
+        assert_eq!(other.len(), 0);
+        other.extend_from_slice(b"second");
+        assert_eq!((&held[..], &read[..]), (&b"first"[..], &b"second"[..]));
+        assert!(read.capacity() >= READ_BUFFER);
+        // Once nobody holds it, it is used again.
+        pool.give_shared(Arc::try_unwrap(held).unwrap());
+        let second = read.clone();
+        assert_eq!(renewed(&mut read, &mut pool).as_ptr().addr(), place);
+        drop(second);
     }
 }

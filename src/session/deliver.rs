@@ -1,8 +1,8 @@
 //! Delivery to one session: straight into the outbox where that is possible, into the queue where it is not.
 //!
 //! Implements the sending side of §4.3 and the subscriber's side of §3.3. The hot path is [`Session::deliver`]:
-//! one lock for a whole run of messages, and for a plain run a single copy of the publisher's bytes, with other
-//! identifiers written over those that came.
+//! one lock for a whole run of messages. A plain run goes out as the publisher's bytes: in the buffer they were read into,
+//! or in one copy, with other identifiers written over those that came.
 
 use std::sync::Arc;
 
@@ -75,6 +75,9 @@ impl Terms<'_> {
     }
 }
 
+/// References in an outbox beyond which no further copy is shared.
+const MOST_SHARED: usize = 16;
+
 /// Whether a client takes the frames of a run as they came, but for flags and identifiers.
 fn takes_as_it_is(link: &Link, run: &Run<'_>, terms: &Terms<'_>) -> bool {
     is_v5(link.version) == is_v5(run.version)
@@ -83,8 +86,8 @@ fn takes_as_it_is(link: &Link, run: &Run<'_>, terms: &Terms<'_>) -> bool {
         && run.longest_frame <= link.maximum_packet_size as usize
 }
 
-/// Whether a client's frames are best copied: large payloads are referenced where others get them, too.
-fn is_copied(run: &Run<'_>, terms: &Terms<'_>) -> bool {
+/// Whether frames stay whole, head and payload together: large payloads are referenced where others get them, too.
+fn stays_whole(run: &Run<'_>, terms: &Terms<'_>) -> bool {
     !(terms.several && run.longest_frame >= REFERENCE_FROM) && run.held_payloads().is_none()
 }
 
@@ -177,7 +180,7 @@ impl Session {
         let has_room = link.pending() + bytes.len() <= context.limits.outbox_hard;
         // Identifiers are not written into what others hold.
         let held = run.held_whole().filter(|_| qos == QoS::AtMostOnce);
-        if !has_room || !takes_as_it_is(link, run, terms) || held.is_none() && !is_copied(run, terms) {
+        if !has_room || !takes_as_it_is(link, run, terms) || held.is_none() && !stays_whole(run, terms) {
             return false;
         }
         let packet_id = match first_phase(qos) {
@@ -202,14 +205,18 @@ impl Session {
                 renumber(copied, run.messages, first);
             }
         };
-        if let Some((buffer, bytes)) = held {
-            link.outbox.push_received(buffer, bytes);
-        } else if let Some(copy) = run.copy {
-            let copy = copy.get(packet_id, || {
-                let mut frames = report.buffers.take_packet(bytes.len()).unwrap_or_default();
+        // One who is behind has copies, as they are written in fewer calls.
+        let shares = run.copy.filter(|_| link.outbox.references() < MOST_SHARED);
+        let shared = shares.and_then(|copy| {
+            copy.get(packet_id, || {
+                let mut frames = report.buffers.take_shared(bytes.len()).unwrap_or_default();
                 put(&mut frames);
                 frames
-            });
+            })
+        });
+        if let Some(buffer) = held {
+            link.outbox.push_received(buffer, bytes);
+        } else if let Some(copy) = shared {
             link.outbox.push_received(&copy, &copy);
         } else {
             link.outbox.begin(&mut report.buffers);
@@ -226,7 +233,7 @@ impl Session {
         let Some(link) = &self.link else { return false };
         takes_as_it_is(link, run, terms)
             && terms.group.is_none()
-            && is_copied(run, terms)
+            && stays_whole(run, terms)
             && link.gated.is_none()
             && !self.is_persistent()
             && !self.is_kept()

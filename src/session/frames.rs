@@ -13,7 +13,7 @@ use crate::codec::{
     MAXIMUM_REMAINING_LENGTH, PacketId, ProtocolVersion, PublishHeader, PublishProperties,
     encode_publish_head, publish_length,
 };
-use crate::message::{Expiry, Incoming, Message, REFERENCE_FROM, Run};
+use crate::message::{Expiry, HOLD_PAYLOADS_FROM, Incoming, Message, REFERENCE_FROM, Run};
 use crate::topic::TopicName;
 
 /// A message to be sent: as it just came in, or as it was kept.
@@ -129,9 +129,15 @@ pub(super) fn write(
     properties: &Properties<'_>,
     several: bool,
 ) {
-    let shared = match source {
-        Source::Live(run, _) => run.held_payloads(),
-        Source::Kept(_) => None,
+    let held = match source {
+        // Whoever does not take all of a run would pin far more than it is counted for.
+        Source::Live(run, incoming)
+            if incoming.publish.payload.len() >= HOLD_PAYLOADS_FROM
+                && run.longest_frame <= link.maximum_packet_size as usize =>
+        {
+            run.held_payloads()
+        }
+        Source::Live(..) | Source::Kept(_) => None,
     };
     if let Source::Live(run, incoming) = source {
         let publish = &incoming.publish;
@@ -140,7 +146,7 @@ pub(super) fn write(
             && link.aliases.is_none()
             && properties.identifiers.is_empty()
             && publish.properties.topic_alias.is_none()
-            && !((several || shared.is_some()) && publish.payload.len() >= REFERENCE_FROM);
+            && !((several || held.is_some()) && publish.payload.len() >= REFERENCE_FROM);
         if same_bytes {
             return copy_frame(&mut link.outbox.bytes, incoming, header);
         }
@@ -165,7 +171,7 @@ pub(super) fn write(
     let head = properties.encodable(alias);
     let written = encode_publish_head(bytes, link.version, &header, topic_bytes, head, payload.len());
     debug_assert!(written.is_ok(), "a packet that fits is encoded: {written:?}");
-    match (source, shared) {
+    match (source, held) {
         _ if payload.len() < REFERENCE_FROM => link.outbox.bytes.extend_from_slice(payload),
         (Source::Live(..), Some(buffer)) => link.outbox.push_received(buffer, payload),
         (Source::Live(..), None) if !several => link.outbox.bytes.extend_from_slice(payload),

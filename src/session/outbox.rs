@@ -43,11 +43,11 @@ impl Held {
 pub struct Outbox {
     /// Frames, and the heads of those whose payload is referenced.
     pub bytes: Vec<u8>,
-    /// Boxed, as few clients get any.
+    /// Boxed, as an idle client has none.
     referenced: Option<Box<Referenced>>,
 }
 
-/// The payloads that are not copied.
+/// What is not copied.
 #[derive(Debug, Default)]
 struct Referenced {
     references: Vec<Reference>,
@@ -65,6 +65,11 @@ impl Outbox {
         self.bytes.is_empty() && self.referenced.is_none()
     }
 
+    /// How many references wait.
+    pub fn references(&self) -> usize {
+        self.referenced.as_ref().map_or(0, |referenced| referenced.references.len())
+    }
+
     /// Adds the payload of a message whose head was just written to `bytes`.
     pub fn push_payload(&mut self, message: &Arc<Message>) {
         if message.payload().len() < REFERENCE_FROM {
@@ -77,7 +82,9 @@ impl Outbox {
     /// Adds what lies in the buffer that it was read into: whole frames, or a payload whose head was just written to
     /// `bytes`.
     pub fn push_received(&mut self, buffer: &Arc<Vec<u8>>, part: &[u8]) {
-        match place_in(buffer, part) {
+        let place = place_in(buffer, part);
+        debug_assert!(place.is_some(), "what is pushed lies in its buffer");
+        match place {
             Some(place) => self.push_reference(Held::Received(buffer.clone(), place)),
             None => self.bytes.extend_from_slice(part),
         }
@@ -98,10 +105,12 @@ impl Outbox {
 
     /// Takes all that waits, and the buffer with it.
     pub fn take(&mut self) -> Batch {
+        let remaining = self.len();
         let referenced = self.referenced.take();
         Batch {
             bytes: std::mem::take(&mut self.bytes),
             references: referenced.map_or_else(Vec::new, |referenced| referenced.references),
+            remaining,
             next_reference: 0,
             position: 0,
             position_in_reference: 0,
@@ -121,6 +130,8 @@ fn place_in(buffer: &[u8], part: &[u8]) -> Option<Range<usize>> {
 pub struct Batch {
     bytes: Vec<u8>,
     references: Vec<Reference>,
+    /// Bytes still to be written.
+    remaining: usize,
     next_reference: usize,
     position: usize,
     position_in_reference: usize,
@@ -129,7 +140,7 @@ pub struct Batch {
 impl Batch {
     /// Whether all has been written.
     pub fn is_finished(&self) -> bool {
-        self.position == self.bytes.len() && self.next_reference == self.references.len()
+        self.remaining == 0
     }
 
     /// Fills `slices` with what is to be written next, in order; how many of them are filled.
@@ -152,9 +163,9 @@ impl Batch {
             }
         };
         for reference in references {
-            let payload = reference.held.bytes().get(skip..).unwrap_or_default();
+            let held = reference.held.bytes().get(skip..).unwrap_or_default();
             let copied = self.bytes.get(position..reference.position).unwrap_or_default();
-            if !add(copied) || !add(payload) {
+            if !add(copied) || !add(held) {
                 return filled;
             }
             position = reference.position;
@@ -166,6 +177,7 @@ impl Batch {
 
     /// Notes that this many bytes of what [`Batch::slices`] gave were written.
     pub fn advance(&mut self, mut written: usize) {
+        self.remaining -= written.min(self.remaining);
         while written > 0 {
             let end = match self.references.get(self.next_reference) {
                 Some(reference) => reference.position,
@@ -188,9 +200,7 @@ impl Batch {
 
     /// Bytes still to be written.
     pub fn remaining(&self) -> usize {
-        let references = self.references.get(self.next_reference..).unwrap_or_default();
-        let referenced: usize = references.iter().map(|reference| reference.held.bytes().len()).sum();
-        self.bytes.len() - self.position + referenced - self.position_in_reference
+        self.remaining
     }
 
     /// Gives the buffers back.
@@ -200,7 +210,7 @@ impl Batch {
             if let Held::Received(buffer, _) = reference.held
                 && let Some(buffer) = Arc::into_inner(buffer)
             {
-                pool.give_packet(buffer);
+                pool.give_shared(buffer);
             }
         }
     }
@@ -211,9 +221,9 @@ impl Batch {
 pub struct BufferPool {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
-    /// Those of large packets, the one that was given last at the end.
-    packets: VecDeque<Vec<u8>>,
-    packet_bytes: usize,
+    /// Those of large packets, full reads and copies that were shared, the one that was given last at the end.
+    shared: VecDeque<Vec<u8>>,
+    shared_bytes: usize,
 }
 
 impl BufferPool {
@@ -221,10 +231,10 @@ impl BufferPool {
     const LARGEST: usize = 512 * 1024;
     /// Bytes kept at most.
     const MOST: usize = 16 * 1024 * 1024;
-    /// Bytes kept for large packets at most.
-    const MOST_OF_PACKETS: usize = 8 * 1024 * 1024;
+    /// Bytes kept of those that were shared at most.
+    const MOST_SHARED: usize = 8 * 1024 * 1024;
     /// Smaller buffers are not worth looking through.
-    const LEAST_PACKET: usize = 16 * 1024;
+    const LEAST_SHARED: usize = 16 * 1024;
 
     /// A buffer, empty.
     pub fn take(&mut self) -> Vec<u8> {
@@ -243,28 +253,32 @@ impl BufferPool {
         }
     }
 
-    /// A buffer for a large packet, empty, with room for this many bytes and not much more, if there is one.
-    pub fn take_packet(&mut self, length: usize) -> Option<Vec<u8>> {
-        let fits = |buffer: &Vec<u8>| (length..=length + length / 4).contains(&buffer.capacity());
-        let found = self.packets.iter().rposition(fits).and_then(|index| self.packets.remove(index));
-        self.packet_bytes -= found.as_ref().map_or(0, Vec::capacity);
+    /// A buffer to be shared, empty, with room for this many bytes and not much more, if there is one.
+    pub fn take_shared(&mut self, length: usize) -> Option<Vec<u8>> {
+        let most = length + length / 4;
+        if most < Self::LEAST_SHARED {
+            return None;
+        }
+        let fits = |buffer: &Vec<u8>| (length..=most).contains(&buffer.capacity());
+        let found = self.shared.iter().rposition(fits).and_then(|index| self.shared.remove(index));
+        self.shared_bytes -= found.as_ref().map_or(0, Vec::capacity);
         found
     }
 
-    /// Takes the buffer of a large packet that is not needed any more; the oldest ones make room.
-    pub fn give_packet(&mut self, mut buffer: Vec<u8>) {
+    /// Takes a buffer that was shared and is not needed any more; the oldest ones make room.
+    pub fn give_shared(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
-        if !(Self::LEAST_PACKET..=Self::MOST_OF_PACKETS).contains(&capacity) {
+        if !(Self::LEAST_SHARED..=Self::MOST_SHARED).contains(&capacity) {
             return;
         }
-        while self.packet_bytes + capacity > Self::MOST_OF_PACKETS
-            && let Some(oldest) = self.packets.pop_front()
+        while self.shared_bytes + capacity > Self::MOST_SHARED
+            && let Some(oldest) = self.shared.pop_front()
         {
-            self.packet_bytes -= oldest.capacity();
+            self.shared_bytes -= oldest.capacity();
         }
         buffer.clear();
-        self.packet_bytes += capacity;
-        self.packets.push_back(buffer);
+        self.shared_bytes += capacity;
+        self.shared.push_back(buffer);
     }
 }
 
@@ -313,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_of_packets_come_back_when_the_last_who_shared_one_has_written_it() {
+    fn shared_buffers_come_back_when_the_last_who_shared_one_has_written_it() {
         let mut pool = BufferPool::default();
         let mut outboxes = [Outbox::default(), Outbox::default()];
         let packet = Arc::new(vec![1; 100_000]);
@@ -324,29 +338,29 @@ mod tests {
         drop(packet);
         let [first, second] = outboxes.map(|mut outbox| outbox.take());
         first.recycle(&mut pool);
-        assert_eq!(pool.packet_bytes, 0);
+        assert_eq!(pool.shared_bytes, 0);
         second.recycle(&mut pool);
-        assert_eq!(pool.packet_bytes, 100_000);
+        assert_eq!(pool.shared_bytes, 100_000);
         // One that is much larger than what is asked for stays where it is.
-        assert_eq!(pool.take_packet(50_000), None);
-        assert_eq!(pool.take_packet(95_000).map(|buffer| buffer.capacity()), Some(100_000));
-        assert_eq!(pool.packet_bytes, 0);
+        assert_eq!(pool.take_shared(50_000), None);
+        assert_eq!(pool.take_shared(95_000).map(|buffer| buffer.capacity()), Some(100_000));
+        assert_eq!(pool.shared_bytes, 0);
     }
 
     #[test]
     fn the_pool_has_a_bound_and_forgets_the_oldest_first() {
         let mut pool = BufferPool::default();
         for size in (1..100).map(|number| number * 100_000) {
-            pool.give_packet(Vec::with_capacity(size));
-            assert!(pool.packet_bytes <= BufferPool::MOST_OF_PACKETS, "{size}");
-            let held: usize = pool.packets.iter().map(Vec::capacity).sum();
-            assert_eq!(pool.packet_bytes, held);
+            pool.give_shared(Vec::with_capacity(size));
+            assert!(pool.shared_bytes <= BufferPool::MOST_SHARED, "{size}");
+            let held: usize = pool.shared.iter().map(Vec::capacity).sum();
+            assert_eq!(pool.shared_bytes, held);
         }
         assert_eq!(
-            pool.take_packet(8_300_000).map(|buffer| buffer.capacity()),
+            pool.take_shared(8_300_000).map(|buffer| buffer.capacity()),
             Some(8_300_000),
             "the last that is not too large"
         );
-        assert!(pool.packets.is_empty());
+        assert!(pool.shared.is_empty());
     }
 }
