@@ -162,18 +162,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(heard);
             }
             let Scratch { read: shared, report, run } = scratch;
-            let own = scratch::renewed(shared, &mut report.buffers);
+            let buffer = scratch::renewed(shared, &mut report.buffers);
             let mut length = 0;
             if !std::mem::take(&mut self.held_back) {
                 let (reader, pool) = (&mut self.reader, &mut report.buffers);
-                let read = reader.poll_read(&mut self.stream, cx, own, pool, allowance.bytes);
+                let read = reader.poll_read(&mut self.stream, cx, buffer, pool, allowance.bytes);
                 let Poll::Ready(read) = read else { return Ok(heard) };
                 length = read.map_err(Failure::from_io)?;
                 if length == 0 {
                     return Err(Failure::Closed);
                 }
             } else {
-                own.clear();
+                buffer.clear();
             }
             let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
             heard |= self.reader.handle(&mut self.inbound, shared, &mut batch)?;

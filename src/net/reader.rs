@@ -3,8 +3,8 @@
 //!
 //! Owner: the connection. A read into the worker's buffer serves many small packets; the beginning of one that has not
 //! arrived in full is kept. A large packet is read into a buffer that holds it and nothing else, so that it is
-//! sent on without a copy, whatever came before it. What always holds: a connection that waits for nothing holds no buffer; the
-//! buffer of a packet grows with what has arrived, to [`GROWTH`] times that at most; what was announced is an upper
+//! sent on without a copy, whatever came before it. What always holds: a connection that waits for nothing holds no
+//! buffer; the buffer of a packet grows with what has arrived, to [`GROWTH`] times that at most; what was announced is an upper
 //! bound and nothing more.
 
 use std::future::Future;

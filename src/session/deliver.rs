@@ -206,7 +206,7 @@ impl Session {
             }
         };
         // One who is behind has copies, as they are written in fewer calls.
-        let shares = run.copy.filter(|_| link.outbox.references() < MOST_SHARED);
+        let shares = run.copy.filter(|_| held.is_none() && link.outbox.references() < MOST_SHARED);
         let shared = shares.and_then(|copy| {
             copy.get(packet_id, || {
                 let mut frames = report.buffers.take_shared(bytes.len()).unwrap_or_default();

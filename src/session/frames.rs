@@ -146,7 +146,8 @@ pub(super) fn write(
             && link.aliases.is_none()
             && properties.identifiers.is_empty()
             && publish.properties.topic_alias.is_none()
-            && !((several || held.is_some()) && publish.payload.len() >= REFERENCE_FROM);
+            && !(several && publish.payload.len() >= REFERENCE_FROM)
+            && held.is_none();
         if same_bytes {
             return copy_frame(&mut link.outbox.bytes, incoming, header);
         }
