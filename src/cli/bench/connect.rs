@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::super::client::{ClientError, Connections, Quiet, open, qos, subscribe};
+use super::super::client::{ClientError, Connections, Handler, Quiet, open, qos, subscribe};
 use super::arguments::{CommonArguments, Context, time};
 use super::cycle;
 use super::histogram::Times;
@@ -13,8 +13,8 @@ use super::progress::Progress;
 use super::report::{Report, grouped, rounded};
 use crate::codec::QoS;
 
-/// Before idleness is judged, what connecting left to be done has time to be; nanoseconds.
-const SETTLE: u64 = 200_000_000;
+/// What is over has time to be done and counted before it is judged; nanoseconds.
+pub(super) const SETTLE: u64 = 200_000_000;
 
 const TURN: Duration = Duration::from_millis(10);
 
@@ -81,7 +81,7 @@ fn hold(context: &mut Context, arguments: &ConnectArguments) -> Result<(), Clien
     let from = context.meter.mark(&context.connections);
     let opened = open(&mut context.connections, &context.server, &clients, concurrency, &mut Quiet)?;
     let to = context.meter.mark(&context.connections);
-    linger(&mut context.connections, SETTLE, count)?;
+    linger(&mut context.connections, &mut Quiet, SETTLE, count)?;
     let to = to.with_cost_of(&context.meter.mark(&context.connections));
     if arguments.subscribe {
         let filter = |index: usize| vec![context.topic(&format!("c/{index}"))];
@@ -89,10 +89,10 @@ fn hold(context: &mut Context, arguments: &ConnectArguments) -> Result<(), Clien
         subscribe(&mut context.connections, &context.server, &wanted, QoS::AtLeastOnce, 1, &mut Quiet)?;
     }
     if arguments.subscribe {
-        linger(&mut context.connections, SETTLE, count)?;
+        linger(&mut context.connections, &mut Quiet, SETTLE, count)?;
     }
     let idle_from = context.meter.mark(&context.connections);
-    linger(&mut context.connections, arguments.hold, count)?;
+    linger(&mut context.connections, &mut Quiet, arguments.hold, count)?;
     let idle_to = context.meter.mark(&context.connections);
 
     let mut times = Times::new();
@@ -132,9 +132,10 @@ fn hold(context: &mut Context, arguments: &ConnectArguments) -> Result<(), Clien
     Ok(())
 }
 
-/// Lets so many nanoseconds pass.
-pub(super) fn linger(
+/// Lets so many nanoseconds pass; what comes meanwhile goes to `handler`.
+pub(super) fn linger<H: Handler>(
     connections: &mut Connections,
+    handler: &mut H,
     nanoseconds: u64,
     count: usize,
 ) -> Result<(), ClientError> {
@@ -146,7 +147,7 @@ pub(super) fn linger(
             return Ok(());
         }
         connections.flush();
-        connections.poll(&mut Quiet, TURN.min(Duration::from_nanos(end - now)))?;
+        connections.poll(handler, TURN.min(Duration::from_nanos(end - now)))?;
         progress.tick(now, count as u64, "");
     }
 }

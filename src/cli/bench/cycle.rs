@@ -105,10 +105,8 @@ pub(super) fn run(context: &mut Context, steps: Steps) -> Result<(), ClientError
         context.report.say("rejected", format!("{} messages", grouped(cycle.rejected as f64)));
     }
     if cycles == 0 {
-        let why = format!(
-            "no client came to the end of its cycle; the broker took {} messages not",
-            cycle.rejected
-        );
+        let why =
+            format!("no client came to the end of its cycle; the broker refused {} messages", cycle.rejected);
         context.report.fail(ClientError::Stuck(why));
         return Ok(());
     }

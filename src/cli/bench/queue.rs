@@ -72,19 +72,15 @@ pub(super) fn queue(arguments: QueueArguments) -> Result<Report, ClientError> {
     let flows = Flows { publishers, subscribers, is_broadcast: false, copies: 1, is_ordered: false };
     let mut load = Load::new(publishing, flows, heads, 1, &opened.ids, None);
     load.look_for_duplicates();
-    linger(&mut context.connections, AFTERWARDS, publishers)?;
+    linger(&mut context.connections, &mut Quiet, AFTERWARDS, publishers)?;
     let from = context.meter.mark(&context.connections);
     let to = publish_all(&mut context, &mut load, "messages queued")?;
-    linger(&mut context.connections, AFTERWARDS, publishers)?;
+    linger(&mut context.connections, &mut Quiet, AFTERWARDS, publishers)?;
 
     let queued = context.meter.mark(&context.connections);
     let resumed = open(&mut context.connections, &context.server, &staying, concurrency, &mut load)?;
     let drained = receive(&mut context, &mut load, "messages drained", DELIVERY)?;
-    let end = context.connections.now() + AFTERWARDS;
-    while context.connections.now() < end {
-        context.connections.flush();
-        context.connections.poll(&mut load, std::time::Duration::from_millis(10))?;
-    }
+    linger(&mut context.connections, &mut load, AFTERWARDS, subscribers)?;
     let drained = drained.with_cost_of(&context.meter.mark(&context.connections));
     let to = to.with_cost_of(&queued);
 

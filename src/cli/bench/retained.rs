@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::super::client::{ClientError, subscribe, turn};
+use super::super::client::{ClientError, Quiet, subscribe, turn};
 use super::arguments::{CommonArguments, Context, PublishArguments};
-use super::connect::linger;
+use super::connect::{SETTLE, linger};
 use super::load::{Load, SUBSCRIBER};
 use super::meter::Mark;
 use super::progress::Progress;
@@ -17,9 +17,6 @@ const PATIENCE: u64 = 10_000_000_000;
 
 /// The same for deliveries, of which a broker may owe none, or look for the first of a million for a while.
 const DELIVERY: u64 = 10_000_000_000;
-
-/// What the store has to settle, before its memory is looked at.
-const SETTLE: u64 = 200_000_000;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RetainedArguments {
@@ -62,7 +59,7 @@ pub(super) fn retained(arguments: RetainedArguments) -> Result<Report, ClientErr
 
     let from = context.meter.mark(&context.connections);
     let stored = publish_all(&mut context, &mut load, "messages stored")?;
-    linger(&mut context.connections, SETTLE, publishers)?;
+    linger(&mut context.connections, &mut Quiet, SETTLE, publishers)?;
     let settled = context.meter.mark(&context.connections);
     let listeners = context.open('s', subscribers, SUBSCRIBER)?;
     let wanted: Vec<_> = listeners.ids.iter().map(|id| (*id, vec![context.topic("r/#")])).collect();
@@ -73,7 +70,7 @@ pub(super) fn retained(arguments: RetainedArguments) -> Result<Report, ClientErr
         subscribe(&mut context.connections, &context.server, &wanted, subscriber_qos, 1, &mut load)?;
     context.report.granted(subscriber_qos, granted.qos);
     let end = receive(&mut context, &mut load, "messages replayed", DELIVERY)?;
-    linger(&mut context.connections, SETTLE, subscribers)?;
+    linger(&mut context.connections, &mut Quiet, SETTLE, subscribers)?;
     let end = end.with_cost_of(&context.meter.mark(&context.connections));
     let stored = stored.with_cost_of(&settled);
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::client::ClientError;
 use super::arguments::Context;
+use super::connect::{SETTLE, linger};
 use super::histogram::duration;
 use super::load::Load;
 use super::meter::{Mark, Meter};
@@ -24,9 +25,6 @@ const PAUSE: Duration = Duration::from_micros(200);
 
 /// So many deliveries under way are much.
 const DEEP: u64 = 300;
-
-/// What is over has time to be counted; nanoseconds.
-const SETTLE: u64 = 200_000_000;
 
 const TURN: Duration = Duration::from_millis(10);
 
@@ -59,7 +57,7 @@ enum Phase {
 /// Runs the load and adds to the report. What ends it too early is told there as well, beside what was found until then.
 pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) -> Result<(), ClientError> {
     if plan.is_counted {
-        settle(context, load)?;
+        linger(&mut context.connections, load, SETTLE, 0)?;
     }
     let begin = point(context, load);
     let mut course = Course {
@@ -76,7 +74,7 @@ pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) -> Result<
     } else if plan.is_counted {
         let mut to = point(context, load);
         to.mark.at = course.moved_at;
-        settle(context, load)?;
+        linger(&mut context.connections, load, SETTLE, 0)?;
         to.mark = to.mark.with_cost_of(&context.meter.mark(&context.connections));
         course.to = Some(to);
     }
@@ -90,16 +88,6 @@ pub(super) fn run(context: &mut Context, load: &mut Load, plan: Plan) -> Result<
             "nothing was delivered while it was measured ({} sent in all, {} acknowledged, {} of them rejected, {} delivered)",
             load.sent, load.acknowledged, load.rejected, load.delivered
         )));
-    }
-    Ok(())
-}
-
-/// Lets what is over be counted.
-fn settle(context: &mut Context, load: &mut Load) -> Result<(), ClientError> {
-    let end = context.connections.now() + SETTLE;
-    while context.connections.now() < end {
-        context.connections.flush();
-        context.connections.poll(load, TURN)?;
     }
     Ok(())
 }
