@@ -237,6 +237,33 @@ impl Broker {
         })
     }
 
+    /// Whether a connection has the session that stands under this Client Identifier.
+    pub fn is_owned(&self, client_id: &str) -> bool {
+        self.standing(client_id).is_some_and(|handle| handle.lock().session.link.is_some())
+    }
+
+    /// Has the connection that owns the session polled, if there is one, and the waker woken when that has heard what
+    /// there is to hear, or is gone. Whether there is one.
+    pub fn ask_owner(&self, client_id: &str, successor: &Waker) -> bool {
+        let Some(handle) = self.standing(client_id) else { return false };
+        let mut state = handle.lock();
+        let Some(owner) = state.session.link.as_ref().map(|link| link.waker.clone()) else { return false };
+        state.make_extras().successors.push(successor.clone());
+        drop(state);
+        owner.wake();
+        true
+    }
+
+    /// Lets those go on that wait for the session's connection to hear what there is.
+    pub fn answer_successors(&self, handle: &SessionHandle) {
+        let successors = handle.lock().take_successors();
+        successors.into_iter().for_each(Waker::wake);
+    }
+
+    fn standing(&self, client_id: &str) -> Option<Arc<SessionHandle>> {
+        self.registry.place(client_id).get().cloned()
+    }
+
     fn client_id<'a>(&self, connect: &Connect<'a>) -> Result<Cow<'a, str>, Refusal> {
         if connect.client_id.len() > self.settings.max_client_id_length {
             return Err(Refusal::LongClientId);

@@ -5,10 +5,11 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::deadlines::DeadlineKey;
-use super::handle::{Away, PendingWill, SessionHandle, SessionState};
+use super::handle::{Away, Extras, PendingWill, SessionHandle, SessionState};
 use super::publish::Along;
 use super::{Broker, Counter, Deadline};
 use crate::session::{Close, Lifetime, LinkId, Queued, Report};
@@ -37,6 +38,8 @@ impl Broker {
         if state.session.detach(link, &self.timebase).is_none() {
             return;
         }
+        // They look again under the lock of the session's place, or find that it has ended.
+        state.take_successors().into_iter().for_each(Waker::wake);
         self.connected.fetch_sub(1, Ordering::Relaxed);
         self.remove_deadline(state.keep_alive.take());
         self.remove_deadline(state.extras().and_then(|extras| extras.proof_ends.take()));
@@ -116,7 +119,8 @@ impl Broker {
         for key in state.take_deadlines() {
             self.remove_deadline(key);
         }
-        let groups = state.take_extras().groups;
+        let Extras { groups, successors, .. } = state.take_extras();
+        successors.into_iter().for_each(Waker::wake);
         let is_kept = state.session.is_kept();
         // A link that is still there belongs to a connection that was taken over; it finds out by itself.
         let waker = state.session.link.take().map(|link| link.waker);
@@ -138,7 +142,7 @@ impl Broker {
                 }
             }),
         };
-        waker.into_iter().for_each(std::task::Waker::wake);
+        waker.into_iter().for_each(Waker::wake);
         Some(sequence)
     }
 
@@ -204,7 +208,7 @@ impl Broker {
             let waker = link.request_close(Close::KeepAliveTimeout);
             state.keep_alive = None;
             drop(state);
-            waker.into_iter().for_each(std::task::Waker::wake);
+            waker.into_iter().for_each(Waker::wake);
         } else {
             state.keep_alive = Some(self.add_deadline(now + left, Deadline::KeepAlive(weak)));
         }
@@ -219,7 +223,7 @@ impl Broker {
         }
         let waker = state.session.link.as_mut().and_then(|link| link.request_close(Close::Expired));
         drop(state);
-        waker.into_iter().for_each(std::task::Waker::wake);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Ends a connection whose client has read nothing for `limits.write_timeout`.
@@ -235,7 +239,7 @@ impl Broker {
         if due <= now {
             let waker = link.request_close(Close::WriteTimeout);
             drop(state);
-            waker.into_iter().for_each(std::task::Waker::wake);
+            waker.into_iter().for_each(Waker::wake);
         } else {
             drop(state);
             self.add_deadline(due, Deadline::Blocked(watched));

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -76,6 +77,8 @@ pub struct Extras {
     pub proof_ends: Option<DeadlineKey>,
     /// How often it was taken over lately.
     pub takeovers: Option<Takeovers>,
+    /// Connections that are about to take it over, and let the present one hear what its client has said before.
+    pub successors: Vec<Waker>,
 }
 
 /// An address as sessions and idle connections remember it: without what IPv6 adds to address and port.
@@ -208,6 +211,11 @@ impl SessionState {
     /// What few sessions have, and this one from now on.
     pub fn make_extras(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
+    }
+
+    /// Takes the connections that wait for the present one to hear what there is.
+    pub fn take_successors(&mut self) -> Vec<Waker> {
+        self.extras().map_or(Vec::new(), |extras| std::mem::take(&mut extras.successors))
     }
 
     /// Whether there are retained messages still to be sent.

@@ -43,6 +43,8 @@ pub struct Polled {
     pub more: bool,
     /// Nothing was taken, so that more gathers while others have their turn: poll again.
     pub gathering: bool,
+    /// Another connection waits until all is heard, to take the session over.
+    pub has_successors: bool,
 }
 
 impl Broker {
@@ -62,6 +64,7 @@ impl Broker {
         if !state.session.is_attached(link_id) {
             return None;
         }
+        let has_successors = state.extras().is_some_and(|extras| !extras.successors.is_empty());
         let link = state.session.link.as_mut()?;
         if progress.heard {
             link.last_packet = self.milliseconds(now);
@@ -73,12 +76,12 @@ impl Broker {
         }
         if !progress.take {
             let output = Output { batch: Batch::default(), close: link.close, more: false, wait_for: None };
-            return Some(Polled { output, more: false, gathering: false });
+            return Some(Polled { output, more: false, gathering: false, has_successors });
         }
         let little = 1..GATHER_BELOW;
         if progress.may_gather && link.close.is_none() && little.contains(&link.outbox.len()) {
             let output = Output { batch: Batch::default(), close: None, more: true, wait_for: None };
-            return Some(Polled { output, more: true, gathering: true });
+            return Some(Polled { output, more: true, gathering: true, has_successors });
         }
         let mut more = false;
         let waiting = state.groups().iter().any(|group| group.has_waiting());
@@ -125,7 +128,7 @@ impl Broker {
             || state.replays().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
-        Some(Polled { output, more, gathering: false })
+        Some(Polled { output, more, gathering: false, has_successors })
     }
 
     /// Takes in what the store has fetched for a session, but for what its client may not read any more.

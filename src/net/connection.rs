@@ -57,6 +57,8 @@ pub struct Connection<S> {
     last_written: Option<NonZeroU32>,
     /// What the session has was left there once, for more to come.
     gathering: bool,
+    /// Another connection waits to take the session over until all that the client has sent here is heard.
+    has_successors: bool,
     /// There may be a whole packet in `reader` that is still to be handled.
     held_back: bool,
     /// Nothing is read until then: for the sake of slow subscribers, or because the client sends too much.
@@ -106,6 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             acknowledged: false,
             last_written: None,
             gathering: false,
+            has_successors: false,
             pause: None,
             throttle,
             began,
@@ -142,6 +145,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.ending.take() {
             Some(failure) if !self.is_writing() || failure.is_gone() => Poll::Ready(*failure),
+            None => {
+                if std::mem::take(&mut self.has_successors) {
+                    self.inbound.shared().broker.answer_successors(self.inbound.handle());
+                }
+                Poll::Pending
+            }
             ending => {
                 self.ending = ending;
                 Poll::Pending
@@ -308,6 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             cx.waker().wake_by_ref();
         }
         self.gathering = polled.gathering;
+        self.has_successors = polled.has_successors;
         if !polled.output.batch.is_finished() {
             self.last_written = NonZeroU32::new(self.microseconds(now) | 1);
         }

@@ -22,7 +22,7 @@ use super::reader::poll_read_behind;
 use super::scratch::{self, Scratch};
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
-use crate::broker::{Accepted, Counter, Ending, NewConnection, PeerAddress};
+use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, PeerAddress};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
@@ -31,6 +31,9 @@ use crate::config::Limits;
 
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a connection that is about to lose its session may take to hear what its client has said.
+const OWNER_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Bytes that such a client may still send.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -121,6 +124,9 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let Known { identity, last_word, behind } = known;
     let peer = peer.address;
+    if broker.is_owned(connect.client_id) {
+        Box::pin(let_owner_finish(broker, connect.client_id)).await;
+    }
     let now = Instant::now();
     let accepted = poll_fn(|cx| {
         let waker = cx.waker().clone();
@@ -176,6 +182,37 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let began = shared.stamp(now);
     let connection = Connection::new(stream, inbound, behind, throttle, began);
     Ok(Started { connection, peer: peer.into() })
+}
+
+/// Lets the connection that is about to lose its session hear what its client has said until now. A client that says
+/// DISCONNECT and comes back at once has its Will discarded [MQTT-3.14.4-3], whichever of the two tasks was woken first.
+async fn let_owner_finish(broker: &Broker, client_id: &str) {
+    // Behind a look at the sockets, which wakes the owner if there is something for it to read, and behind all who were
+    // woken by that: the last one woken, which are we, would run before them. With one worker that is enough.
+    tokio::task::yield_now().await;
+    let mut asked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if !broker.is_owned(client_id) {
+        return;
+    }
+    // Timers are looked at behind the sockets, whichever worker does that. What the owner can read it knows of by then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    asked = false;
+    let answer = poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) || !broker.ask_owner(client_id, cx.waker()) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    });
+    // One that does not answer loses the session all the same.
+    let _: Result<_, _> = tokio::time::timeout(OWNER_PATIENCE, answer).await;
 }
 
 /// Settles what an ended connection leaves behind.

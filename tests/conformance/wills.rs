@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Connect, Property, PublishView, RawClient, V3_1_1, V5, Version, Will, broker_under_test, connect,
-    disconnect_with, frame, publish, unique,
+    disconnect, disconnect_with, frame, publish, unique,
 };
 use crate::{each, join, somebody};
 
@@ -88,6 +88,34 @@ fn v5_mqtt_3_14_4_3_v311_mqtt_3_14_4_3_v5_mqtt_3_1_2_10_v311_mqtt_3_1_2_10_a_pro
         join(version).publish(&publish(&topic, "the only one"));
         assert_eq!(watcher.receive().text(), "the only one");
         watcher.expect_nothing();
+    });
+}
+
+#[test]
+fn v5_mqtt_3_14_4_3_v311_mqtt_3_14_4_3_a_client_that_disconnects_and_is_back_at_once_has_no_will() {
+    each(&Version::NUMBERED, |version| {
+        let topic = unique("will");
+        let mut watcher = watch(version, &topic);
+        for _ in 0..4 {
+            let somebody: Vec<_> =
+                (0..50).map(|_| somebody(version).will(Will::new(&topic, "gone"))).collect();
+            let mut leaving: Vec<_> =
+                somebody.iter().map(|connect| connect.open(broker_under_test())).collect();
+            let mut coming: Vec<_> =
+                somebody.iter().map(|_| RawClient::open(broker_under_test(), version)).collect();
+            // Whoever is back is heard as early as can be, with all others between its two connections or none.
+            for ((connect, leaving), coming) in somebody.iter().zip(&mut leaving).zip(&mut coming) {
+                leaving.send(&disconnect());
+                coming.send(&connect.bytes());
+            }
+            for client in &mut coming {
+                client.read_kind(0x20);
+                client.send(&disconnect());
+                client.expect_closed();
+            }
+        }
+        join(version).publish(&publish(&topic, "nothing of them"));
+        assert_eq!(watcher.receive().text(), "nothing of them");
     });
 }
 
