@@ -35,6 +35,9 @@ use crate::store::disk::{DiskStore, OpenError};
 /// for. Tokio's own choice lets some of a thousand busy connections wait for a third of a second.
 const GLOBAL_QUEUE_INTERVAL: u32 = 3;
 
+/// Descriptors that there is room for from the start, at most: each takes eight bytes of the system's memory.
+const DESCRIPTORS_AT_START: u64 = 32 * 1024;
+
 /// Why a broker does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -254,7 +257,10 @@ impl Running {
 /// configuration promises, it is said at once and not when the first client is turned away.
 fn raise_open_files(config: &Config) {
     let wanted = u64::from(config.limits.max_connections);
-    match rlimit::increase_nofile_limit(u64::MAX) {
+    let permitted = rlimit::increase_nofile_limit(u64::MAX);
+    let most = permitted.as_ref().map_or(0, |permitted| wanted.min(*permitted).min(DESCRIPTORS_AT_START));
+    make_room_for_descriptors(most);
+    match permitted {
         Ok(permitted) if permitted < wanted => tracing::info!(
             open_files = permitted,
             max_connections = wanted,
@@ -262,6 +268,15 @@ fn raise_open_files(config: &Config) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
+/// Has the system make room for so many descriptors. Linux doubles a process's table when it is full, and with more than
+/// one thread that takes some ten milliseconds, in which nobody is let in: so it is done while there is one.
+fn make_room_for_descriptors(count: u64) {
+    if let Some(last) = count.checked_sub(1).and_then(|last| i32::try_from(last).ok()) {
+        // The table stays as large as it is now. If that fails, it grows when it must.
+        let _: Result<_, _> = rustix::io::fcntl_dupfd_cloexec(io::stderr(), last);
     }
 }
 
