@@ -68,8 +68,8 @@ impl TopicName {
     }
 
     /// The levels, one at least; a level may be empty [MQTT-4.7.1-1].
-    pub fn levels(&self) -> std::str::Split<'_, char> {
-        self.0.split('/')
+    pub fn levels(&self) -> TopicLevels<'_> {
+        TopicLevels { rest: Some(&self.0) }
     }
 
     /// Whether the first level begins with `$`: hidden from filters that begin with a wildcard [MQTT-4.7.2-1].
@@ -85,14 +85,16 @@ pub struct TopicFilter(Box<str>);
 impl TopicFilter {
     /// Checks the text of a filter that is not shared.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        check_text(text.as_bytes(), true)?;
-        let mut levels = text.split('/').peekable();
-        while let Some(level) = levels.next() {
-            if level.contains('#') && (level.len() > 1 || levels.peek().is_some()) {
-                return Err(TopicError::MisplacedMultiLevel);
-            }
-            if level.contains('+') && level.len() > 1 {
-                return Err(TopicError::MisplacedSingleLevel);
+        check_length(text.len())?;
+        let bytes = text.as_bytes();
+        let ends_level = |at: usize| bytes.get(at).is_none_or(|byte| *byte == b'/');
+        for (at, byte) in bytes.iter().enumerate() {
+            let begins_level = at.checked_sub(1).is_none_or(ends_level);
+            match byte {
+                0 => return Err(TopicError::Null),
+                b'#' if !begins_level || at + 1 < bytes.len() => return Err(TopicError::MisplacedMultiLevel),
+                b'+' if !begins_level || !ends_level(at + 1) => return Err(TopicError::MisplacedSingleLevel),
+                _ => {}
             }
         }
         Ok(Self(text.into()))
@@ -104,8 +106,8 @@ impl TopicFilter {
     }
 
     /// The levels, one at least; `+` and `#` stand for themselves.
-    pub fn levels(&self) -> std::str::Split<'_, char> {
-        self.0.split('/')
+    pub fn levels(&self) -> TopicLevels<'_> {
+        TopicLevels { rest: Some(&self.0) }
     }
 
     /// Whether it has a `+` or `#`.
@@ -156,10 +158,10 @@ impl Target {
 
     /// Parses the text of a SUBSCRIBE or UNSUBSCRIBE.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        check_text(text.as_bytes(), true)?;
         let Some(rest) = text.strip_prefix("$share/") else {
             return TopicFilter::parse(text).map(Self::Own);
         };
+        check_text(text.as_bytes(), true)?;
         let (group, filter) = rest.split_once('/').ok_or(TopicError::MalformedShare)?;
         if group.is_empty() || group.contains(['+', '#']) || filter.is_empty() {
             return Err(TopicError::MalformedShare);
@@ -168,18 +170,40 @@ impl Target {
     }
 }
 
-/// What names and filters have in common.
+/// The levels of a name or filter, from the first.
+#[derive(Debug, Clone)]
+pub struct TopicLevels<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for TopicLevels<'a> {
+    type Item = &'a str;
+
+    /// Bytes are looked at, as a split of text decodes what it looks for each time.
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.take()?;
+        let end = rest.bytes().position(|byte| byte == b'/');
+        let Some((level, separator)) = end.map(|end| rest.split_at(end)) else { return Some(rest) };
+        self.rest = separator.get(1..);
+        Some(level)
+    }
+}
+
 /// What every topic is held to; a null character is looked for only where there may be one.
 fn check_text(bytes: &[u8], may_have_null: bool) -> Result<&str, TopicError> {
-    match bytes.len() {
-        0 => return Err(TopicError::Empty),
-        1..=65_535 => {}
-        _ => return Err(TopicError::TooLong),
-    }
+    check_length(bytes.len())?;
     if may_have_null && bytes.contains(&0) {
         return Err(TopicError::Null);
     }
     std::str::from_utf8(bytes).map_err(|_| TopicError::NotUtf8)
+}
+
+fn check_length(length: usize) -> Result<(), TopicError> {
+    match length {
+        0 => Err(TopicError::Empty),
+        1..=65_535 => Ok(()),
+        _ => Err(TopicError::TooLong),
+    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::Authenticator;
 use super::acl::{Acl, parse_mosquitto};
 use super::http::HttpService;
 use super::jwt::{Keys, KeysError, Tokens};
 use super::password_file::{PasswordFile, PasswordFileError};
+use super::{Authenticator, Identity, Refused, Why};
 use crate::config::{self, AuthenticatorKind, Config, Fault, Place, Problem, Problems};
 
 /// See the module.
@@ -39,6 +39,17 @@ impl Door {
     /// Whom it lets in, told apart by the names of those who are asked.
     pub(super) fn summary(&self) -> (bool, Vec<&'static str>) {
         (self.allow_anonymous, self.authenticators.iter().map(Authenticator::name).collect())
+    }
+
+    /// The answer to a client whom none of those who are asked knows.
+    pub(super) fn answer_of_nobody(&self, says_nothing: bool) -> Result<Identity, Refused> {
+        match (says_nothing, self.allow_anonymous) {
+            (true, true) => Ok(Identity::anonymous()),
+            (true, false) => Err(Refused { authenticator: "anonymous", why: Why::Anonymous }),
+            // Where nobody is asked, it does not matter what a client says.
+            (false, true) if self.authenticators.is_empty() => Ok(Identity::anonymous()),
+            (false, _) => Err(Refused { authenticator: "none", why: Why::Unknown }),
+        }
     }
 }
 

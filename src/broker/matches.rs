@@ -108,7 +108,7 @@ pub struct Matches {
 impl Matches {
     /// Asks the trie and, if there are rules, whether each session may read the topic.
     pub fn find(trie: &Trie<Subscriber>, topic: &TopicName, rules: bool) -> Self {
-        let mut found: Vec<Matching<'_>> = Vec::new();
+        let mut found: SmallVec<[Matching<'_>; 8]> = SmallVec::new();
         let mut groups = Vec::new();
         trie.for_each_match(topic, |subscriber| match subscriber {
             Subscriber::Session { handle, options, identifier } => {
@@ -117,9 +117,9 @@ impl Matches {
             Subscriber::Group(group) => groups.push(group.clone()),
         });
         found.sort_by_key(|(handle, _, _)| handle.number);
-        let recipients = found
-            .chunk_by(|one, other| one.0.number == other.0.number)
-            .filter_map(|matching| {
+        let mut recipients = Vec::with_capacity(found.len());
+        let of_sessions =
+            found.chunk_by(|one, other| one.0.number == other.0.number).filter_map(|matching| {
                 let (handle, _, _) = matching.first()?;
                 let maximum_qos = if rules { may_read(handle, topic)? } else { QoS::ExactlyOnce };
                 let all = combine(matching.iter(), maximum_qos);
@@ -130,9 +130,9 @@ impl Matches {
                     _ => Own::Less(Box::new(combine(others, maximum_qos))),
                 };
                 Some(Recipient { handle: (*handle).clone(), granted: all, own })
-            })
-            .collect();
-        Self { recipients, groups: groups.into() }
+            });
+        recipients.extend(of_sessions);
+        Self { recipients: recipients.into(), groups: groups.into() }
     }
 
     /// Whether the same sessions get the messages of both on the same terms, and the same groups.

@@ -152,7 +152,7 @@ impl Broker {
     ) -> (ReasonCode, CommitSeq) {
         let mut trie = self.trie.write();
         let mut state = handle.lock();
-        let is_renewal = trie.find(&filter).is_some_and(|id| state.subscriptions.contains(&id));
+        let is_renewal = || trie.find(&filter).is_some_and(|id| state.subscriptions.contains(&id));
         if !self.may_subscribe(&state, is_renewal) {
             return (ReasonCode::QuotaExceeded, CommitSeq::default());
         }
@@ -210,7 +210,7 @@ impl Broker {
         let reason = {
             let mut state = handle.lock();
             let is_renewal = state.groups().iter().any(|known| Arc::ptr_eq(known, &group));
-            if self.may_subscribe(&state, is_renewal) {
+            if self.may_subscribe(&state, || is_renewal) {
                 if !is_renewal {
                     state.make_extras().groups.push(group.clone());
                 }
@@ -314,18 +314,16 @@ impl Broker {
     }
 
     fn remove_from_trie(&self, trie: &mut Trie<Subscriber>, id: FilterId, key: SubscriberKey) {
-        let text = trie.filter_text(id);
-        trie.remove(id, key);
-        // The text came out of a valid filter.
-        if let Some(filter) = text.and_then(|text| TopicFilter::parse(&text).ok()) {
-            self.generations.changed(&filter);
+        if let Some(level) = trie.first_level(id) {
+            self.generations.changed_below(level);
         }
+        trie.remove(id, key);
     }
 
     /// Whether a session may have one subscription more, or renew one that it has.
-    fn may_subscribe(&self, state: &SessionState, is_renewal: bool) -> bool {
+    fn may_subscribe(&self, state: &SessionState, is_renewal: impl FnOnce() -> bool) -> bool {
         let has_room = state.subscriptions.len() + state.groups().len() < self.settings.max_subscriptions;
-        !state.ended && (is_renewal || has_room)
+        !state.ended && (has_room || is_renewal())
     }
 
     fn append_subscription(

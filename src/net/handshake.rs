@@ -4,9 +4,11 @@
 //! CONNECT; whoever is refused is told so where the standard has words for it; and after a last packet the socket is
 //! closed in a way that lets the client read it.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -59,20 +61,29 @@ pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     let shared = &entrance.shared;
     let Arrival { peer, began, connect_by, .. } = *arrival;
     let mut buffer = Vec::new();
-    // Made before the question: whoever stops the broker says so first and then notifies those that wait.
-    let stopping = shared.stopping.notified();
-    if shared.broker.is_stopping() {
-        return None;
-    }
-    let first = tokio::select! {
-        biased;
-        first = tokio::time::timeout_at(connect_by.into(), read_connect(&mut stream, &mut buffer, entrance)) => {
-            first.unwrap_or(Err(Failure::ConnectTimeout))
+    let first = {
+        // Made before the question: whoever stops the broker says so first and then notifies those that wait.
+        let stopping = shared.stopping.notified();
+        if shared.broker.is_stopping() {
+            return None;
         }
-        () = stopping => return None,
+        let connect = read_connect(&mut stream, &mut buffer, entrance);
+        tokio::select! {
+            biased;
+            first = tokio::time::timeout_at(connect_by.into(), connect) => {
+                first.unwrap_or(Err(Failure::ConnectTimeout))
+            }
+            () = stopping => return None,
+        }
     };
     let started = match first {
-        Ok(length) => start(stream, entrance, &peer, &buffer, length).await,
+        Ok(length) => {
+            let (frame, behind) = buffer.split_at(length.min(buffer.len()));
+            match identify(&mut stream, entrance, &peer, frame, behind).await {
+                Ok((connect, known, waker)) => admit(stream, entrance, peer.address, &connect, known, waker),
+                Err(failure) => Err((stream, failure)),
+            }
+        }
         Err(failure) => Err((stream, failure)),
     };
     match started {
@@ -80,7 +91,8 @@ pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
         Err((mut stream, failure)) => {
             entrance.refused(peer.address, &failure, began);
             let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
-            say_goodbye(&mut stream, &failure, version, false).await;
+            // Apart, so that those who come in have no room for it.
+            Box::pin(say_goodbye(&mut stream, &failure, version, false)).await;
             None
         }
     }
@@ -100,46 +112,43 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Gives the connection its session; hands the socket back if it is refused.
-async fn start<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+/// Finds out who the client is, and lets a connection that it has already hear what it said there. Also what wakes us.
+async fn identify<'a, S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
     entrance: &Entrance,
     peer: &Peer,
-    buffer: &[u8],
-    length: usize,
-) -> Result<Started<S>, (S, Failure)> {
-    let (frame, behind) = buffer.split_at(length.min(buffer.len()));
-    let connect = match decode_connect(frame) {
-        Ok(connect) => connect,
-        Err(error) => return Err((stream, error.into())),
-    };
-    let shared = &entrance.shared;
-    let broker = &shared.broker;
+    frame: &'a [u8],
+    behind: &[u8],
+) -> Result<(Connect<'a>, Known, Waker), Failure> {
+    let connect = decode_connect(frame)?;
     if let Some(banned) = entrance.ban_on(peer.address, connect.client_id, Instant::now()) {
-        return Err((stream, banned));
+        return Err(banned);
     }
-    let known = match login(&mut stream, entrance, peer, &connect, behind).await {
-        Ok(known) => known,
-        Err(failure) => return Err((stream, failure)),
-    };
-    let Known { identity, last_word, behind } = known;
-    let peer = peer.address;
+    let known = login(stream, entrance, peer, &connect, behind).await?;
+    let broker = &entrance.shared.broker;
     if broker.is_owned(connect.client_id) {
+        // Apart, as few are.
         Box::pin(let_owner_finish(broker, connect.client_id)).await;
     }
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    Ok((connect, known, waker))
+}
+
+/// Gives a client that is known its session, and makes the connection; hands the socket back if it is refused.
+fn admit<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    entrance: &Entrance,
+    peer: Option<SocketAddr>,
+    connect: &Connect<'_>,
+    known: Known,
+    waker: Waker,
+) -> Result<Started<S>, (S, Failure)> {
+    let shared = &entrance.shared;
+    let broker = &shared.broker;
+    let Known { identity, last_word, behind } = known;
     let now = Instant::now();
-    let accepted = poll_fn(|cx| {
-        let waker = cx.waker().clone();
-        Poll::Ready(broker.connect(NewConnection {
-            connect: &connect,
-            identity: identity.clone(),
-            peer,
-            waker,
-            now,
-        }))
-    })
-    .await;
-    let accepted = match accepted {
+    let new = NewConnection { connect, identity: identity.clone(), peer, waker, now };
+    let accepted = match broker.connect(new) {
         Ok(accepted) => accepted,
         Err(refusal) => return Err((stream, Failure::Refused(refusal))),
     };
@@ -169,7 +178,7 @@ async fn start<S: AsyncRead + AsyncWrite + Unpin>(
     let mut scratch = Scratch::take();
     let Scratch { report, run, .. } = &mut *scratch;
     let mut batch = Batch { report, now, messages: 0, run };
-    let connack = Packet::ConnAck(connack(entrance, &connect, &accepted, last_word.as_deref()));
+    let connack = Packet::ConnAck(connack(entrance, connect, &accepted, last_word.as_deref()));
     let sent = inbound.send(&connack, accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
@@ -215,18 +224,17 @@ async fn let_owner_finish(broker: &Broker, client_id: &str) {
     let _: Result<_, _> = tokio::time::timeout(OWNER_PATIENCE, answer).await;
 }
 
-/// Settles what an ended connection leaves behind.
-pub async fn end<S: AsyncRead + AsyncWrite + Unpin>(
+/// Settles what an ended connection leaves behind. What is still to be said to the client, if anything is.
+pub fn end<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     started: Started<S>,
     failure: Failure,
-    entrance: Arc<Entrance>,
-) {
+    entrance: &Entrance,
+) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
     let Started { connection, peer } = started;
     let peer = peer.socket_address();
     let Parts { mut stream, mut inbound, began } = connection.into_parts();
-    let shared = inbound.shared().clone();
-    let link = inbound.link();
-    let (handle, version) = (inbound.handle().clone(), inbound.version());
+    let shared = &entrance.shared;
+    let (handle, version) = (inbound.handle(), inbound.version());
     let now = Instant::now();
     shared.lines.disconnected(&handle.client_id, peer, version, &failure, now);
     if let Failure::NotProvedAgain(_) = failure {
@@ -236,16 +244,16 @@ pub async fn end<S: AsyncRead + AsyncWrite + Unpin>(
         entrance.note(Offence::Gone(lasted), peer, &handle.client_id, now);
     }
     let ending = inbound.ending.take().filter(|_| failure.is_asked_for());
-    drop(inbound);
     let ending = ending.map_or(Ending::Broken, |ending| *ending);
-    shared.broker.disconnect(&handle, link, ending, now);
-    drop(handle);
+    shared.broker.disconnect(inbound.handle(), inbound.link(), ending, now);
     // A client that has said goodbye sends nothing more [MQTT-3.14.4-1], so no input is left unread that would make the
     // socket's end an abrupt one. What the socket still has for it is sent all the same.
-    if matches!(failure, Failure::Disconnected) && matches!(entrance.transport, Transport::Plain) {
-        return;
+    let nothing_follows =
+        matches!(failure, Failure::Disconnected) && matches!(entrance.transport, Transport::Plain);
+    if nothing_follows || failure.is_gone() {
+        return None;
     }
-    say_goodbye(&mut stream, &failure, version, true).await;
+    Some(Box::pin(async move { say_goodbye(&mut stream, &failure, version, true).await }))
 }
 
 /// Reads until the CONNECT is there in full; its length in the buffer.
@@ -271,21 +279,22 @@ async fn read_connect<S: AsyncRead + Unpin>(
                 return Ok(size);
             }
         }
-        read_more(stream, buffer).await?;
+        read_more(stream, buffer, usize::MAX).await?;
     }
 }
 
-/// Waits for more bytes.
+/// Waits for more bytes, and takes so many at most.
 pub(super) async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut Vec<u8>,
+    most: usize,
 ) -> Result<(), Failure> {
     let length = poll_fn(|cx| {
         let mut scratch = Scratch::take();
         let Scratch { read, report, .. } = &mut *scratch;
         let read = scratch::renewed(read, &mut report.buffers);
         read.clear();
-        let polled = poll_read_behind(stream, cx, read, usize::MAX);
+        let polled = poll_read_behind(stream, cx, read, most);
         buffer.extend_from_slice(read);
         scratch.give_back();
         polled
@@ -387,6 +396,17 @@ mod tests {
     use crate::broker::SessionHandle;
     use crate::session::Link;
     use tokio::net::TcpStream;
+
+    fn size_of_result<A, B, C, R>(_: impl Fn(A, B, C) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn what_a_connection_begins_with_is_small() {
+        // The system's allocator is fast up to this size.
+        let size = size_of_result(begin::<TcpStream>);
+        assert!(size <= 1_032, "it takes {size} bytes");
+    }
 
     #[test]
     fn an_idle_connection_is_small() {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::bans::Offence;
 use super::entrance::Entrance;
@@ -49,24 +49,45 @@ pub async fn login<S: AsyncRead + AsyncWrite + Unpin>(
         Failure::NotAuthenticated(describe(connect), refused)
     };
     let mut behind = behind.to_vec();
-    let known = async {
+    let at_once = match connect.properties.authentication_method {
+        None => shared.auth.authenticate_at_once(&entrance.name, &credentials(peer, connect)),
+        Some(_) => None,
+    };
+    let outcome = match at_once {
+        Some(outcome) => outcome.map(|identity| (identity, None)),
+        // Apart, so that those of whom nothing is asked have no room for it.
+        None => Box::pin(ask(stream, entrance, peer, connect, &mut behind)).await?,
+    };
+    let (identity, last_word) = outcome.map_err(refused)?;
+    Ok(Known { identity: Arc::new(identity), last_word, behind })
+}
+
+/// Who a client is, and our last word, with enhanced authentication; or why it is not let in.
+type Outcome = Result<(Identity, Option<Vec<u8>>), Refused>;
+
+/// Asks the authenticators, or the client.
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    entrance: &Entrance,
+    peer: &Peer,
+    connect: &Connect<'_>,
+    behind: &mut Vec<u8>,
+) -> Result<Outcome, Failure> {
+    let answer = async {
         match connect.properties.authentication_method {
             None => tokio::select! {
                 biased;
-                outcome = authenticate(entrance, peer, connect) => Ok(outcome.map(|identity| (identity, None))),
-                failure = until_gone(stream, &mut behind) => Err(failure),
+                outcome = entrance.shared.auth.authenticate(&entrance.name, credentials(peer, connect)) => {
+                    Ok(outcome.map(|identity| (identity, None)))
+                }
+                failure = until_gone(stream, behind) => Err(failure),
             },
-            Some(SCRAM_SHA_256) => {
-                let outcome = scram(stream, entrance, connect, &mut behind).await?;
-                Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))
-            }
+            Some(SCRAM_SHA_256) => scram(stream, entrance, connect, behind).await,
             Some(_) => Err(Failure::Refused(Refusal::AuthenticationMethod)),
         }
     };
-    let known = tokio::time::timeout(entrance.limits.connect_timeout, known).await;
     let late = Refused { authenticator: "none", why: Why::TooLate };
-    let (identity, last_word) = known.unwrap_or(Ok(Err(late)))?.map_err(refused)?;
-    Ok(Known { identity: Arc::new(identity), last_word, behind })
+    tokio::time::timeout(entrance.limits.connect_timeout, answer).await.unwrap_or(Ok(Err(late)))
 }
 
 /// Two messages from each side; who the client is, and the last of ours.
@@ -75,7 +96,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
     connect: &Connect<'_>,
     behind: &mut Vec<u8>,
-) -> Result<Result<(Identity, Vec<u8>), Refused>, Failure> {
+) -> Result<Outcome, Failure> {
     let auth = &entrance.shared.auth;
     let first = connect.properties.authentication_data.unwrap_or_default();
     let (exchange, answer) = match auth.begin_scram(&entrance.name, first) {
@@ -99,7 +120,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
                 break size;
             }
         }
-        read_more(stream, behind).await?;
+        read_more(stream, behind, usize::MAX).await?;
     };
     let rest = behind.split_off(size);
     let frame = std::mem::replace(behind, rest);
@@ -112,20 +133,15 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
         }) => auth.finish_scram(exchange, authentication_data.unwrap_or_default()),
         packet => return Err(Failure::UnexpectedPacket(packet.packet_type())),
     };
-    Ok(outcome)
+    Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))
 }
 
 /// Waits until the client is gone, so that nobody is asked about it any more: those who come back in a crowd after they
 /// have lost patience would else wait behind their own former selves. One that sends something goes on being there.
 async fn until_gone<S: AsyncRead + Unpin>(stream: &mut S, behind: &mut Vec<u8>) -> Failure {
-    let mut bytes = [0; 256];
-    match stream.read(&mut bytes).await {
-        Ok(0) => Failure::Closed,
-        Ok(length) => {
-            behind.extend_from_slice(bytes.get(..length).unwrap_or_default());
-            std::future::pending().await
-        }
-        Err(error) => Failure::from_io(error),
+    match read_more(stream, behind, 256).await {
+        Ok(()) => std::future::pending().await,
+        Err(failure) => failure,
     }
 }
 
@@ -140,22 +156,21 @@ pub fn auth_packet(reason: ReasonCode, data: &[u8]) -> Packet<'_> {
     })
 }
 
-/// Asks the authenticators.
-async fn authenticate(entrance: &Entrance, peer: &Peer, connect: &Connect<'_>) -> Result<Identity, Refused> {
+/// What there is to know a client by.
+fn credentials<'a>(peer: &'a Peer, connect: &Connect<'a>) -> Credentials<'a> {
     // What a proxy says of a certificate is all that is known of it.
     let proxied = || {
         peer.proxied_name
             .as_deref()
             .map(|name| CertificateNames { common_name: Some(name), ..CertificateNames::default() })
     };
-    let credentials = Credentials {
+    Credentials {
         client_id: connect.client_id,
         username: connect.username,
         password: connect.password,
         certificate: peer.certificate.as_deref().map(names_of).or_else(proxied),
         address: peer.address,
-    };
-    entrance.shared.auth.authenticate(&entrance.name, credentials).await
+    }
 }
 
 fn names_of(shown: &ClientCertificate) -> CertificateNames<'_> {

@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Serve<S> {
                     let failure = ready!(Pin::new(&mut started.connection).poll(cx));
                     match mem::replace(&mut self.step, Step::Ended) {
                         Step::Running(started) => {
-                            Step::Ending(Box::pin(end(started, failure, self.open.entrance.clone())))
+                            end(started, failure, &self.open.entrance).map_or(Step::Ended, Step::Ending)
                         }
                         other => other,
                     }

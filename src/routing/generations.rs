@@ -6,7 +6,7 @@
 //!
 //! # Why an equal stamp means an equal match
 //!
-//! A subscriber's thread, holding the trie's write lock, changes the trie and then calls
+//! A subscriber's thread, holding the trie's write lock, changes the trie and calls
 //! [`changed`](Generations::changed). A publisher's thread, holding the read lock, takes the
 //! [`stamp`](Generations::stamp) and then matches. No counter moves while the read lock is held, so the stamp
 //! it keeps belongs to exactly the trie it saw. Later it asks, without any lock, whether the stamp
@@ -55,11 +55,15 @@ impl Generations {
         }
     }
 
-    /// An entry of this filter was added, replaced or removed. To be called after the change, with the trie's
-    /// write lock still held.
+    /// An entry of this filter was added, replaced or removed. To be called with the trie's write lock held.
     pub fn changed(&self, filter: &TopicFilter) {
-        let counter = match first_level(filter.as_str()) {
-            "+" | "#" => &self.wildcards,
+        self.changed_below(first(filter.levels()));
+    }
+
+    /// The same of a filter that begins with this level.
+    pub fn changed_below(&self, first_level: &[u8]) {
+        let counter = match first_level {
+            b"+" | b"#" => &self.wildcards,
             level => &self.buckets[usize::from(self.bucket(level))],
         };
         counter.fetch_add(1, Ordering::Release);
@@ -74,7 +78,7 @@ impl Generations {
 
     /// The stamp of the topic, to be kept beside a match: taken before matching, under the same read lock.
     pub fn stamp(&self, topic: &TopicName) -> Stamp {
-        let bucket = self.bucket(first_level(topic.as_str()));
+        let bucket = self.bucket(first(topic.levels()));
         let wildcards = !topic.is_system();
         Stamp { sum: self.sum(bucket, wildcards), bucket, wildcards }
     }
@@ -89,7 +93,7 @@ impl Generations {
         bucket.wrapping_add(if wildcards { self.wildcards.load(Ordering::Acquire) } else { 0 })
     }
 
-    fn bucket(&self, first_level: &str) -> u16 {
+    fn bucket(&self, first_level: &[u8]) -> u16 {
         // The remainder is below `BUCKETS`, so the cast loses nothing.
         (self.hasher.hash_one(first_level) % BUCKETS as u64) as u16
     }
@@ -101,8 +105,8 @@ impl Default for Generations {
     }
 }
 
-fn first_level(text: &str) -> &str {
-    text.split_once('/').map_or(text, |(first, _)| first)
+fn first<'a>(mut levels: impl Iterator<Item = &'a str>) -> &'a [u8] {
+    levels.next().unwrap_or_default().as_bytes()
 }
 
 #[cfg(test)]

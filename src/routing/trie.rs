@@ -129,6 +129,18 @@ impl<E: Entry> Trie<E> {
         String::from_utf8(levels.join(&b'/')).ok()
     }
 
+    /// The first level of a filter that stands.
+    pub fn first_level(&self, id: FilterId) -> Option<&[u8]> {
+        let Filter { multi_level, mut node, .. } = *self.filters.get(id.0)?;
+        let mut first: &[u8] = if multi_level { b"#" } else { b"" };
+        while node != NodeId::ROOT && node != NodeId::NONE {
+            let Node { parent, level, .. } = self.nodes[node.0];
+            first = if level == LevelId::NONE { b"+" } else { self.levels.text(level) };
+            node = parent;
+        }
+        Some(first)
+    }
+
     /// The entries of a filter, in no particular order; none if no such filter stands.
     pub fn entries(&self, id: FilterId) -> impl Iterator<Item = &E> {
         self.filters.get(id.0).map_or(&[][..], |filter| filter.entries.as_slice()).iter()
