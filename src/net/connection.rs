@@ -87,6 +87,15 @@ struct Writing {
     batch: Batch,
 }
 
+/// What one poll has heard of the client.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    /// A whole packet was there.
+    a_packet: bool,
+    /// There may be more, for the next poll.
+    not_all: bool,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes over a socket whose CONNECT was accepted. `inbound` owes the CONNACK; `partial` is what was read
     /// behind the CONNECT.
@@ -124,17 +133,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
         let now = Instant::now();
-        let mut heard = false;
+        let mut heard = Heard::default();
         if self.ending.is_none() {
             match self.read(cx, scratch, now) {
-                Ok(packets) => heard = packets,
+                Ok(what) => heard = what,
                 Err(failure) => self.ending = Some(Box::new(failure)),
             }
         }
         let was_clogged = self.is_clogged();
         // Subscribers are woken once for the whole batch, before our own writing takes its time.
         self.inbound.shared().broker.settle(&mut scratch.report);
-        if let Err(failure) = self.write(cx, heard, scratch, now) {
+        if let Err(failure) = self.write(cx, heard.a_packet, scratch, now) {
             // A client that has said DISCONNECT and closed its socket was heard all the same [MQTT-3.14.4-3].
             let asked_for = self.ending.take().filter(|ending| ending.is_asked_for());
             return Poll::Ready(asked_for.map_or(failure, |ending| *ending));
@@ -146,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.ending.take() {
             Some(failure) if !self.is_writing() || failure.is_gone() => Poll::Ready(*failure),
             None => {
-                if std::mem::take(&mut self.has_successors) {
+                if std::mem::take(&mut self.has_successors) && !heard.not_all {
                     self.inbound.shared().broker.answer_successors(self.inbound.handle());
                 }
                 Poll::Pending
@@ -158,15 +167,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Reads and handles what is there; whether a whole packet was.
-    fn read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
-        let mut heard = false;
+    /// Reads and handles what is there.
+    fn read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, now: Instant) -> Result<Heard, Failure> {
+        let mut heard = Heard::default();
         let mut bytes = 0;
         for round in 1..=READS_PER_POLL {
             // Whoever is not listened to cannot be silent.
             let was_paused = self.pause.is_some();
             let Poll::Ready(allowance) = self.poll_allowance(cx, now) else { return Ok(heard) };
-            heard |= was_paused;
+            heard.a_packet |= was_paused;
             if self.is_clogged() {
                 return Ok(heard);
             }
@@ -185,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 buffer.clear();
             }
             let mut batch = inbound::Batch { report, now, messages: allowance.messages, run };
-            heard |= self.reader.handle(&mut self.inbound, shared, &mut batch)?;
+            heard.a_packet |= self.reader.handle(&mut self.inbound, shared, &mut batch)?;
             let left = batch.messages;
             self.account(allowance, left, length);
             bytes += length;
@@ -194,6 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             if round == READS_PER_POLL || bytes >= READ_BUFFER {
                 cx.waker().wake_by_ref();
+                heard.not_all = true;
                 break;
             }
         }
