@@ -131,9 +131,10 @@ impl<E: Entry> Trie<E> {
 
     /// The first level of a filter that stands.
     pub fn first_level(&self, id: FilterId) -> Option<&[u8]> {
-        let Filter { multi_level, mut node, .. } = *self.filters.get(id.0)?;
-        let mut first: &[u8] = if multi_level { b"#" } else { b"" };
-        while node != NodeId::ROOT && node != NodeId::NONE {
+        let filter = self.filters.get(id.0).filter(|filter| filter.node != NodeId::NONE)?;
+        let mut first: &[u8] = if filter.multi_level { b"#" } else { b"" };
+        let mut node = filter.node;
+        while node != NodeId::ROOT {
             let Node { parent, level, .. } = self.nodes[node.0];
             first = if level == LevelId::NONE { b"+" } else { self.levels.text(level) };
             node = parent;
@@ -420,12 +421,14 @@ mod tests {
             assert_eq!(trie.find(&filter(text)), None, "{text:?}");
         }
         assert_eq!(trie.filter_text(id).as_deref(), Some("a/+/#"));
+        assert_eq!(trie.first_level(id), Some(&b"a"[..]));
         assert_eq!((trie.len(), trie.filters(), trie.entries(id).count()), (2, 1, 2));
         assert_eq!((trie.get(id, 1), trie.get(id, 3)), (Some(&(1, 11)), None));
         assert_eq!((trie.remove(id, 3), trie.remove(id, 1)), (None, Some((1, 11))));
         assert_eq!((trie.remove(id, 1), trie.remove(id, 2)), (None, Some((2, 20))));
         assert!(trie.is_empty());
         assert_eq!((trie.get(id, 2), trie.filter_text(id), trie.entries(id).count()), (None, None, 0));
+        assert_eq!(trie.first_level(id), None);
         assert_eq!((trie.remove(id, 2), trie.find(&filter("a/+/#"))), (None, None));
     }
 
@@ -458,6 +461,7 @@ mod tests {
         assert_eq!(matches(&trie, &vec!["x"; 32_768].join("/")), [1]);
         for (id, text) in ids.iter().zip([&exact, &single, &multi]) {
             assert_eq!(trie.filter_text(*id).as_ref(), Some(text));
+            assert_eq!(trie.first_level(*id), text.as_bytes().split(|byte| *byte == b'/').next());
         }
         trie.insert(&filter("stays"), (9, 0));
         trie.remove(ids[0], 0);
