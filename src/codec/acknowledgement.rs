@@ -93,6 +93,27 @@ pub fn encode_acknowledgement(
     }
 }
 
+/// Appends many of one kind in their shortest form, `at_most` of them.
+#[inline]
+pub fn encode_shortest_acknowledgements(
+    out: &mut Vec<u8>,
+    kind: AckKind,
+    packet_ids: impl Iterator<Item = PacketId>,
+    at_most: usize,
+) {
+    let first_byte = kind.packet_type().first_byte();
+    let start = out.len();
+    out.resize(start + at_most * SHORTEST, 0);
+    let (places, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<SHORTEST>();
+    let mut written = 0;
+    for (place, packet_id) in places.iter_mut().zip(packet_ids) {
+        let [high, low] = packet_id.get().to_be_bytes();
+        *place = [first_byte, 2, high, low];
+        written += SHORTEST;
+    }
+    out.truncate(start + written);
+}
+
 /// Appends one of the four with its properties.
 pub(super) fn encode(
     kind: AckKind,

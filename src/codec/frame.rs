@@ -132,15 +132,27 @@ pub fn read_header(input: &[u8]) -> Result<Option<FrameHeader>, DecodeError> {
     if !FIRST_BYTE_IS_VALID[usize::from(first_byte)] {
         return Err(first_byte_error(first_byte));
     }
-    let (remaining_length, length_bytes) = match *rest {
-        [one, ..] if one < 0x80 => (usize::from(one), 1),
-        [one, two, ..] if two < 0x80 && two != 0 => (usize::from(one & 0x7F) | usize::from(two) << 7, 2),
-        _ => match read_variable_byte_integer(rest)? {
-            Some((length, bytes)) => (length as usize, bytes),
+    let (header_length, remaining_length) = match usual_lengths(input) {
+        Some(lengths) => lengths,
+        None => match read_variable_byte_integer(rest)? {
+            Some((length, bytes)) => (1 + bytes, length as usize),
             None => return Ok(None),
         },
     };
-    Ok(Some(FrameHeader { first_byte, header_length: 1 + length_bytes, remaining_length }))
+    Ok(Some(FrameHeader { first_byte, header_length, remaining_length }))
+}
+
+/// The lengths of the fixed header and of what follows it, of a packet that is valid up to there: of most packets, those of
+/// less than 16 KiB. `None` for all others.
+#[inline]
+pub fn usual_lengths(input: &[u8]) -> Option<(usize, usize)> {
+    match *input {
+        [_, one, ..] if one < 0x80 => Some((2, usize::from(one))),
+        [_, one, two, ..] if two < 0x80 && two != 0 => {
+            Some((3, usize::from(one & 0x7F) | usize::from(two) << 7))
+        }
+        _ => None,
+    }
 }
 
 /// The integer at the start of `input` and how many bytes it takes, §1.5.5; `None` if it goes on behind the end.

@@ -52,13 +52,15 @@ mod wire;
 
 pub use acknowledgement::{
     AckKind, SHORTEST as SHORTEST_ACKNOWLEDGEMENT, decode_acknowledgement, encode_acknowledgement,
-    shortest_acknowledgements,
+    encode_shortest_acknowledgements, shortest_acknowledgements,
 };
 pub use connect::connect_version;
 pub use decode::{decode, decode_body, decode_connect};
 use encode::Detail;
 pub use error::{Answer, DecodeError, EncodeError};
-pub use frame::{FrameHeader, MAXIMUM_REMAINING_LENGTH, PacketType, header_length, read_header};
+pub use frame::{
+    FrameHeader, MAXIMUM_REMAINING_LENGTH, PacketType, header_length, read_header, usual_lengths,
+};
 pub use packet::*;
 pub use property::{Properties, Property, PropertyId};
 pub use publish::{

@@ -186,9 +186,17 @@ impl Inbound {
     ) -> Result<usize, Failure> {
         let mut position = 0;
         let limit = self.packet_limit as usize;
-        while let Some(rest) = input.get(position..)
-            && let Some(header) = read_header(rest)?
-        {
+        while let Some(rest) = input.get(position..) {
+            let alike = run.extend(self.version, input, position, limit, batch.messages);
+            if alike.packets > 0 {
+                batch.messages -= alike.packets;
+                tally.packets += alike.packets as u64;
+                tally.publishes += alike.packets as u64;
+                tally.publish_bytes += alike.payload_bytes as u64;
+                position += alike.bytes;
+                continue;
+            }
+            let Some(header) = read_header(rest)? else { break };
             let size = header.frame_length();
             if size > limit {
                 return Err(DecodeError::PacketTooLarge { size, limit }.into());
@@ -208,14 +216,9 @@ impl Inbound {
             if is_publish {
                 batch.messages -= 1;
                 tally.publishes += 1;
-                if let Some(publish) = run.decode_next(self.version, header.first_byte, body) {
-                    tally.publish_bytes += publish.payload.len() as u64;
-                    run.push(publish, frame, position);
-                } else {
-                    let publish = decode_publish(self.version, header.first_byte, body)?;
-                    tally.publish_bytes += publish.payload.len() as u64;
-                    self.gather(publish, frame, position, input, run, batch)?;
-                }
+                let publish = decode_publish(self.version, header.first_byte, body)?;
+                tally.publish_bytes += publish.payload.len() as u64;
+                self.gather(publish, frame, position, input, run, batch)?;
             } else {
                 self.flush(run, input, batch)?;
                 let packet = decode_body(self.version, header.first_byte, body)?;
@@ -322,15 +325,14 @@ impl Inbound {
                     batch.report,
                 );
                 if run.is_owed {
-                    self.acknowledge(messages, routed, batch);
+                    self.acknowledge(messages, run.plain, routed, batch);
                 }
             }
-            let was_refused = messages.iter().any(Incoming::is_rejected);
             let (Some(then), Some((next, behind_next))) = (then, behind.split_first()) else { break };
             rest = behind_next;
             match then {
                 // What it repeats may have gone nowhere meanwhile: then it is a new message.
-                Then::Repeated(_) if was_refused => rest = behind,
+                Then::Repeated(_) if messages.iter().any(Incoming::is_rejected) => rest = behind,
                 // It is acknowledged again, and nothing more.
                 Then::Repeated(first) => self.answer(&next.publish, ReasonCode::Success, first, batch),
                 Then::Failed(failure) => {

@@ -188,23 +188,25 @@ pub(super) fn copy_frame(bytes: &mut Vec<u8>, incoming: &Incoming<'_>, header: P
         *first = 0x30 | (u8::from(header.dup) << 3) | ((header.qos as u8) << 1) | u8::from(header.retain);
     }
     if let (Some(packet_id), Some(frame)) = (header.packet_id, bytes.get_mut(start..)) {
-        put_packet_id(frame, incoming, packet_id);
+        put_packet_id(frame, incoming.behind_topic(), packet_id.get());
     }
 }
 
 /// Gives copied frames of QoS 1 or 2, one behind the other, these identifiers: the first and those that follow it.
-pub(super) fn renumber(mut frames: &mut [u8], messages: &[Incoming<'_>], first: PacketId) {
-    for (incoming, number) in messages.iter().zip(first.get()..=u16::MAX) {
-        put_packet_id(frames, incoming, PacketId::new(number).unwrap_or(first));
-        frames = frames.get_mut(incoming.frame.len()..).unwrap_or_default();
+pub(super) fn renumber(frames: &mut [u8], messages: &[Incoming<'_>], first: PacketId) {
+    let mut position = 0;
+    // The numbers do not pass the last identifier: `Window::send_in_turn` sees to it.
+    for (incoming, number) in messages.iter().zip(u32::from(first.get())..) {
+        put_packet_id(frames, position + incoming.behind_topic(), number as u16);
+        position += incoming.frame.len();
     }
 }
 
-/// Writes an identifier over the one in a copy of a frame.
-fn put_packet_id(copy: &mut [u8], incoming: &Incoming<'_>, packet_id: PacketId) {
-    let behind_topic = incoming.behind_topic();
-    if let Some(slot) = copy.get_mut(behind_topic..behind_topic + 2) {
-        slot.copy_from_slice(&packet_id.get().to_be_bytes());
+/// Writes an identifier over the one at this position.
+#[inline]
+fn put_packet_id(copy: &mut [u8], position: usize, packet_id: u16) {
+    if let Some(slot) = copy.get_mut(position..).and_then(<[u8]>::first_chunk_mut::<2>) {
+        *slot = packet_id.to_be_bytes();
     }
 }
 

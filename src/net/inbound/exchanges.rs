@@ -9,8 +9,8 @@ use super::{Batch, Inbound, Tally};
 use crate::broker::Routed;
 use crate::codec::{
     AckKind, Acknowledgement, DecodeError, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
-    SHORTEST_ACKNOWLEDGEMENT, decode_acknowledgement, encode_acknowledgement, read_header,
-    shortest_acknowledgements,
+    SHORTEST_ACKNOWLEDGEMENT, decode_acknowledgement, encode_acknowledgement,
+    encode_shortest_acknowledgements, read_header, shortest_acknowledgements,
 };
 use crate::message::Incoming;
 use crate::net::failure::Failure;
@@ -88,8 +88,14 @@ impl Inbound {
         Received { count, transaction, then }
     }
 
-    /// Acknowledges what was routed.
-    pub(super) fn acknowledge(&mut self, messages: &[Incoming<'_>], routed: Routed, batch: &mut Batch<'_>) {
+    /// Acknowledges what was routed; `are_alike`: all of it has one QoS.
+    pub(super) fn acknowledge(
+        &mut self,
+        messages: &[Incoming<'_>],
+        are_alike: bool,
+        routed: Routed,
+        batch: &mut Batch<'_>,
+    ) {
         let reason = |kind, incoming: &Incoming<'_>| match kind {
             // Said in PUBACK alone: with QoS 2 the message is not done yet.
             AckKind::PubAck if !routed.matched && incoming.is_unmatched() => {
@@ -102,6 +108,15 @@ impl Inbound {
         if messages.iter().all(is_taken)
             && let Some(ready) = self.acks.ready_for(routed.sequence, store, pool)
         {
+            if let Some((kind, _)) = messages.first().and_then(|first| owed_for(&first.publish))
+                && are_alike
+                && routed.matched
+            {
+                let packet_ids = messages.iter().filter_map(|incoming| incoming.publish.packet_id);
+                encode_shortest_acknowledgements(ready, kind, packet_ids, messages.len());
+                batch.report.packets_sent += messages.len() as u64;
+                return;
+            }
             for incoming in messages {
                 let Some((kind, packet_id)) = owed_for(&incoming.publish) else { continue };
                 batch.report.packets_sent += 1;
