@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::entrance::{Entrance, OpenConnection, Transport};
 use super::failure::Failure;
 use super::peer::{Arrival, Peer};
+use super::rush::Rush;
 use super::serve::Serve;
 use super::socket::{Accepted, Bound, Inherited};
 use super::throttle::Bucket;
@@ -81,11 +82,23 @@ pub fn listen(
 async fn accept(socket: Bound, entrance: Arc<Entrance>) {
     let shared = &entrance.shared;
     let mut rate = Bucket::new(entrance.limits.connections_per_second, Instant::now());
+    let mut rush = Rush::new(Instant::now());
     loop {
-        match socket.accept().await {
+        let accepted = match rush.look_at() {
+            None => socket.accept().await,
+            Some(at) => match tokio::time::timeout_at(at.into(), socket.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_) => {
+                    note_rush(rush.look(Instant::now()), &socket);
+                    continue;
+                }
+            },
+        };
+        match accepted {
             Ok(accepted) => {
                 shared.broker.counters.add(Counter::SocketsAccepted, 1);
                 let now = Instant::now();
+                note_rush(rush.count(now), &socket);
                 match objection(&accepted, &entrance, rate.as_mut(), now) {
                     Some(failure) => turn_away(accepted, failure, &entrance, now),
                     None => welcome(accepted, &entrance, now),
@@ -103,6 +116,16 @@ async fn accept(socket: Bound, entrance: Arc<Entrance>) {
                 }
             }
         }
+    }
+}
+
+/// In a rush the system keeps a connection to itself until its client has said something.
+fn note_rush(changed: Option<bool>, socket: &Bound) {
+    if let Some(is_on) = changed
+        && let Err(error) = socket.defer_accept(is_on)
+    {
+        // Nothing is lost by it but time.
+        tracing::debug!(%error, is_on, "cannot change whether clients are accepted before they say something");
     }
 }
 

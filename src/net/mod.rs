@@ -20,6 +20,7 @@ mod peer;
 mod permit;
 mod proxy;
 mod reader;
+mod rush;
 mod scratch;
 mod serve;
 mod socket;

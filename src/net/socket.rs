@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ const USUAL_BUFFER: u32 = 128 * 1024;
 
 /// The least that TCP gets along with.
 const LEAST_BUFFER: u32 = 4 * 1024;
+
+/// For so long a connection may be kept from us at most.
+const DEFER_SECONDS: i32 = 1;
 
 /// This machine has no such family of addresses, as Linux says it.
 const NO_SUCH_FAMILY: i32 = 97;
@@ -148,6 +152,17 @@ impl Bound {
         }
     }
 
+    /// Whether the system keeps a connection to itself until its client has sent something, for [`DEFER_SECONDS`] at most.
+    ///
+    /// Then there is no look at a socket that is empty yet, and no waiting for it; but until then nobody sees the
+    /// connection, counts it, or can tell it that we stop.
+    pub fn defer_accept(&self, defers: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => set_defer_accept(socket, if defers { DEFER_SECONDS } else { 0 }),
+            Self::Unix(..) => Ok(()),
+        }
+    }
+
     /// Where clients connect; a Unix socket has no such address.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -203,6 +218,34 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(listener)
+}
+
+/// Has the system show us a connection when its client has sent something, or these seconds have passed; with 0 at once. See
+/// tcp(7), `TCP_DEFER_ACCEPT`.
+#[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "no crate has this option behind a safe function; in a rush connecting takes a quarter less CPU time with it"
+)]
+fn set_defer_accept(socket: &impl AsFd, seconds: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, so it is open. The kernel reads the bytes of one integer, which lives until the
+    // call is over, and keeps no pointer to it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Other systems have no such option.
+#[cfg(not(target_os = "linux"))]
+fn set_defer_accept(_socket: &impl AsFd, _seconds: libc::c_int) -> io::Result<()> {
+    Ok(())
 }
 
 /// The first probe after `idle`, then, unanswered, a tenth of it apart.

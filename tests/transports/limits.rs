@@ -180,6 +180,36 @@ fn a_full_listener_says_so_and_the_others_take_more() {
     broker.wait_for_log("refused: there are max_connections connections already");
 }
 
+/// How long a client is let be that connects and says nothing.
+fn patience_with_silence(address: SocketAddr) -> Duration {
+    let start = Instant::now();
+    assert!(closed(&mut at(address)).is_empty());
+    start.elapsed()
+}
+
+#[test]
+fn in_a_rush_who_says_nothing_is_seen_a_second_later_and_no_later() {
+    let second = Duration::from_secs(1);
+    let broker = Broker::with_config(
+        "[limits]\nconnect_timeout = \"100ms\"\n[[listeners]]\naddress = \"127.0.0.1:{PORT}\"\n",
+    );
+    let address = SocketAddr::from(([127, 0, 0, 1], broker.port()));
+    let is_seen_later = |_| {
+        // Whoever speaks is let in, and at once.
+        let start = Instant::now();
+        for _ in 0..200 {
+            enter(RawClient::open_at(address, V5), 60, &[]).disconnect();
+        }
+        assert!(start.elapsed() < 30 * second, "{:?}", start.elapsed());
+        let patience = patience_with_silence(address);
+        assert!(patience < 5 * second, "{patience:?}");
+        patience >= second
+    };
+    // A machine that is busy may take too long for it to be a rush.
+    assert!((0..10).any(is_seen_later) || !cfg!(target_os = "linux"));
+    assert!((0..10).any(|_| patience_with_silence(address) < second), "the rush is over");
+}
+
 #[test]
 fn who_publishes_too_much_is_read_more_slowly_and_loses_nothing() {
     const RATE: usize = 20;
