@@ -93,7 +93,8 @@ pub fn encode_acknowledgement(
     }
 }
 
-/// Appends many of one kind in their shortest form, `at_most` of them.
+/// Appends acknowledgements of one kind that say Success, in their shortest form, which is the same in all versions: one for
+/// each identifier, `at_most` so many.
 #[inline]
 pub fn encode_shortest_acknowledgements(
     out: &mut Vec<u8>,
@@ -137,4 +138,28 @@ pub(super) fn encode(
             put_user_properties(out, user_properties)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_are_written_as_one_by_one_and_read_back() {
+        let packet_ids: Vec<PacketId> =
+            [1, 2, 255, 256, 65_535].into_iter().filter_map(PacketId::new).collect();
+        for kind in [AckKind::PubAck, AckKind::PubRec, AckKind::PubRel, AckKind::PubComp] {
+            for (at_most, count) in [(0, 0), (2, 2), (5, 5), (9, 5)] {
+                let mut many = b"before".to_vec();
+                let mut one_by_one = many.clone();
+                encode_shortest_acknowledgements(&mut many, kind, packet_ids.iter().copied(), at_most);
+                for packet_id in &packet_ids[..count] {
+                    let success = ReasonCode::Success;
+                    encode_acknowledgement(&mut one_by_one, ProtocolVersion::V5, kind, *packet_id, success);
+                }
+                assert_eq!(many, one_by_one);
+                assert!(shortest_acknowledgements(&many[6..], kind).eq(packet_ids[..count].iter().copied()));
+            }
+        }
+    }
 }

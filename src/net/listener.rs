@@ -83,6 +83,8 @@ async fn accept(socket: Bound, entrance: Arc<Entrance>) {
     let shared = &entrance.shared;
     let mut rate = Bucket::new(entrance.limits.connections_per_second, Instant::now());
     let mut rush = Rush::new(Instant::now());
+    // An inherited socket is as the process before left it.
+    note_rush(Some(false), &socket);
     loop {
         let accepted = match rush.look_at() {
             None => socket.accept().await,

@@ -1,7 +1,7 @@
 //! When so many connect at a time that the system had better keep each to itself until it has said something.
 //!
-//! Owner: the accept loop. Sans-IO. What always holds: once nobody has rushed in for [`SPAN`], or nobody has come at all, a
-//! client that connects and says nothing is seen at once again.
+//! Owner: the accept loop. Sans-IO. What always holds: two [`SPAN`]s after the last of a rush at most, a client that connects
+//! and says nothing is seen at once again.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ impl Rush {
         changed
     }
 
-    /// To be called when [`Rush::look_at`] says so, with the same answer as [`Rush::count`].
+    /// Looks whether a rush is over, when [`Rush::look_at`] says so; the same answer as that of [`Rush::count`].
     pub fn look(&mut self, now: Instant) -> Option<bool> {
         if now.saturating_duration_since(self.counted_since) < SPAN {
             return None;
