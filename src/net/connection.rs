@@ -12,13 +12,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
+use super::bulk::Bulk;
 use super::failure::Failure;
 use super::inbound::{self, Inbound};
 use super::reader::Reader;
 use super::scratch::{self, READ_BUFFER, Scratch};
+use super::stream::ClientStream;
 use super::throttle::{Allowance, Throttle};
 use crate::broker::{Counter, Progress};
 use crate::session::{Batch, BufferPool, Close};
@@ -59,6 +60,8 @@ pub struct Connection<S> {
     gathering: bool,
     /// Another connection waits to take the session over until all that the client has sent here is heard.
     has_successors: bool,
+    /// Whether the client sends much.
+    bulk: Bulk,
     /// There may be a whole packet in `reader` that is still to be handled.
     held_back: bool,
     /// Nothing is read until then: for the sake of slow subscribers, or because the client sends too much.
@@ -96,7 +99,7 @@ struct Heard {
     not_all: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: ClientStream> Connection<S> {
     /// Takes over a socket whose CONNECT was accepted. `inbound` owes the CONNACK; `partial` is what was read
     /// behind the CONNECT.
     pub fn new(
@@ -118,6 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             last_written: None,
             gathering: false,
             has_successors: false,
+            bulk: Bulk::default(),
             pause: None,
             throttle,
             began,
@@ -190,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if length == 0 {
                     return Err(Failure::Closed);
                 }
+                self.bulk.note(length, &self.stream);
             } else {
                 buffer.clear();
             }
@@ -403,7 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+impl<S: ClientStream> Future for Connection<S> {
     type Output = Failure;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Failure> {

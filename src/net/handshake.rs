@@ -22,6 +22,7 @@ use super::login::{Known, login};
 use super::peer::{Arrival, Peer};
 use super::reader::poll_read_behind;
 use super::scratch::{self, Scratch};
+use super::stream::ClientStream;
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
 use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, PeerAddress};
@@ -52,7 +53,7 @@ pub struct Started<S> {
 }
 
 /// Waits for the CONNECT and gives the connection its session, or tells the client why not.
-pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn begin<S: ClientStream>(
     mut stream: S,
     arrival: Box<Arrival>,
     entrance: Arc<Entrance>,
@@ -135,7 +136,7 @@ async fn identify<'a, S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Gives a client that is known its session, and makes the connection; hands the socket back if it is refused.
-fn admit<S: AsyncRead + AsyncWrite + Unpin>(
+fn admit<S: ClientStream>(
     stream: S,
     entrance: &Entrance,
     peer: Option<SocketAddr>,
@@ -225,7 +226,7 @@ async fn let_owner_finish(broker: &Broker, client_id: &str) {
 }
 
 /// Settles what an ended connection leaves behind. What is still to be said to the client, if anything is.
-pub fn end<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+pub fn end<S: ClientStream + Send + 'static>(
     started: Started<S>,
     failure: Failure,
     entrance: &Entrance,

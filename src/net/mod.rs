@@ -7,6 +7,7 @@
 
 mod acks;
 mod bans;
+mod bulk;
 mod connection;
 mod entrance;
 mod failure;
@@ -24,6 +25,7 @@ mod rush;
 mod scratch;
 mod serve;
 mod socket;
+mod stream;
 mod throttle;
 mod tls;
 mod transport;

@@ -9,11 +9,10 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use super::entrance::OpenConnection;
 use super::handshake::{Started, begin, end};
 use super::peer::Arrival;
+use super::stream::ClientStream;
 
 /// See the module.
 pub struct Serve<S> {
@@ -29,14 +28,14 @@ enum Step<S> {
     Ended,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<S> {
+impl<S: ClientStream + Send + 'static> Serve<S> {
     /// Serves one client until it is gone.
     pub fn new(stream: S, arrival: Box<Arrival>, open: OpenConnection) -> Self {
         Self { step: Step::Beginning(Box::pin(begin(stream, arrival, open.entrance.clone()))), open }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Serve<S> {
+impl<S: ClientStream + Send + 'static> Future for Serve<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

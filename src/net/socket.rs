@@ -220,32 +220,61 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Has the system receive this many bytes ahead of us on a connection, if its own bounds allow it. A buffer whose size is
+/// fixed stays as it is.
+///
+/// Nothing sets the buffer of a connection without fixing it, but the system makes room for as much as a reader waits for
+/// (tcp(7), `SO_RCVLOWAT`), and lets it be when the reader waits for one byte again.
+#[cfg(target_os = "linux")]
+pub fn receive_ahead(socket: &TcpStream, bytes: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, i32::try_from(bytes).unwrap_or(i32::MAX))?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1)
+}
+
+/// On other systems that makes no room.
+#[cfg(not(target_os = "linux"))]
+pub fn receive_ahead(_socket: &TcpStream, _bytes: u32) -> io::Result<()> {
+    Ok(())
+}
+
 /// Has the system show us a connection when its client has sent something, or these seconds have passed; with 0 at once. See
 /// tcp(7), `TCP_DEFER_ACCEPT`.
 #[cfg(target_os = "linux")]
+fn set_defer_accept(socket: &impl AsFd, seconds: i32) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// Other systems have no such option.
+#[cfg(not(target_os = "linux"))]
+fn set_defer_accept(_socket: &impl AsFd, _seconds: i32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Sets an option that is an integer.
+#[cfg(target_os = "linux")]
 #[allow(
     unsafe_code,
-    reason = "no crate has this option behind a safe function; in a rush connecting takes a sixth less CPU time with it"
+    reason = "no crate has these options behind a safe function; in a rush connecting takes a sixth less CPU time with the \
+              one, payloads of 16 KiB from the same machine a third less with the other"
 )]
-fn set_defer_accept(socket: &impl AsFd, seconds: libc::c_int) -> io::Result<()> {
+fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed, so it is open. The kernel reads the bytes of one integer, which lives until the
     // call is over, and keeps no pointer to it.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of_val(&seconds) as libc::socklen_t,
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Other systems have no such option.
-#[cfg(not(target_os = "linux"))]
-fn set_defer_accept(_socket: &impl AsFd, _seconds: libc::c_int) -> io::Result<()> {
-    Ok(())
 }
 
 /// The first probe after `idle`, then, unanswered, a tenth of it apart.
@@ -256,6 +285,8 @@ fn keepalive(idle: Duration) -> TcpKeepalive {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]
@@ -272,6 +303,27 @@ mod tests {
             if !idle.is_zero() {
                 assert_eq!(options.tcp_keepalive_time().unwrap(), idle);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_system_receives_further_ahead_and_still_tells_of_one_byte() {
+        let listener = Listener::tcp("bulk", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        for (rate, is_fixed) in [(0, false), (10_000, true)] {
+            let bound = Bound::new(&listener, rate, &mut Inherited::default()).unwrap();
+            let mut client = TcpStream::connect(bound.address().unwrap()).await.unwrap();
+            let Accepted::Tcp(mut stream, _) = bound.accept().await.unwrap() else { panic!("it is TCP") };
+            let before = SockRef::from(&stream).recv_buffer_size().unwrap();
+            receive_ahead(&stream, 1024 * 1024).unwrap();
+            let size = SockRef::from(&stream).recv_buffer_size().unwrap();
+            if is_fixed {
+                assert_eq!(size, before);
+            } else {
+                assert!(before < 1024 * 1024 && size >= 1024 * 1024, "{before} and then {size}");
+            }
+            client.write_all(b"1").await.unwrap();
+            let read = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await;
+            assert_eq!(read.unwrap().unwrap(), b'1');
         }
     }
 

@@ -12,8 +12,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::super::stream::ClientStream;
 use super::frame::{Decoder, End, encode_close, encode_data_header, encode_ping, encode_pong};
 
 /// Reads without any payload in one poll before others have their turn.
@@ -156,6 +158,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         if self.close == CloseFrame::None {
             self.close = CloseFrame::Due(code);
         }
+    }
+}
+
+impl<S: ClientStream> ClientStream for WebSocket<S> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.inner.tcp()
     }
 }
 
