@@ -80,10 +80,12 @@ fn check_flags(version: ProtocolVersion, flags: u8) -> Result<(), DecodeError> {
     if flags & 1 != 0 && version != ProtocolVersion::V3_1 {
         return Err(DecodeError::ConnectFlagReserved);
     }
-    if flags & WILL_FLAG == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0 {
+    let has_will = flags & WILL_FLAG != 0;
+    // In 3.1 what is said of a Will that is not there is disregarded.
+    if !has_will && flags & (WILL_QOS | WILL_RETAIN) != 0 && version != ProtocolVersion::V3_1 {
         return Err(DecodeError::WillFlagsWithoutWill);
     }
-    if flags & WILL_QOS == WILL_QOS {
+    if has_will && flags & WILL_QOS == WILL_QOS {
         return Err(DecodeError::InvalidQoS);
     }
     if flags & (USER_NAME | PASSWORD) == PASSWORD && version != ProtocolVersion::V5 {

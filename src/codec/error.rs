@@ -53,7 +53,7 @@ pub enum DecodeError {
     /// [MQTT-1.5.4-2]
     #[error("a text contains the null character")]
     NullCharacter,
-    /// [MQTT-3.3.1-4], [MQTT-3.1.2-12], [MQTT-3.8.3-5]: 3 is no QoS.
+    /// [MQTT-3.3.1-4], [MQTT-3.1.2-12]: 3 is no QoS.
     #[error("QoS 3 does not exist")]
     InvalidQoS,
     /// [MQTT-3.3.1-2]
@@ -132,6 +132,9 @@ pub enum DecodeError {
     /// [MQTT-3.8.3-5]
     #[error("the subscription options {0:#010b} have reserved bits")]
     SubscriptionOptionsReserved(u8),
+    /// §3.8.3.1, which makes this a Protocol Error, where a PUBLISH or a Will of QoS 3 is malformed.
+    #[error("a subscription asks for QoS 3, which does not exist")]
+    InvalidMaximumQoS,
     /// §3.8.3.1
     #[error("retain handling 3 does not exist")]
     InvalidRetainHandling,
@@ -225,6 +228,7 @@ impl DecodeError {
             | Self::AuthenticationDataWithoutMethod
             | Self::AuthenticationMethodMissing
             | Self::NoTopicFilters(_)
+            | Self::InvalidMaximumQoS
             | Self::InvalidRetainHandling
             | Self::NoReasonCodes(_) => Answer::closing(version, ReasonCode::ProtocolError),
             Self::TopicAliasZero => Answer::closing(version, ReasonCode::TopicAliasInvalid),

@@ -34,19 +34,22 @@ pub(super) fn decode_subscribe(version: ProtocolVersion, body: &[u8]) -> Result<
 }
 
 fn read_options(version: ProtocolVersion, byte: u8) -> Result<SubscriptionOptions, DecodeError> {
-    let reserved = match version {
-        ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => 0b1111_1100,
-        ProtocolVersion::V5 => 0b1100_0000,
+    // 3.1 says of all but the QoS only that it is not used.
+    let (used, reserved) = match version {
+        ProtocolVersion::V3_1 => (0b11, 0),
+        ProtocolVersion::V3_1_1 => (0b11, 0b1111_1100),
+        ProtocolVersion::V5 => (0b0011_1111, 0b1100_0000),
     };
     if byte & reserved != 0 {
         return Err(DecodeError::SubscriptionOptionsReserved(byte));
     }
+    let byte = byte & used;
     Ok(SubscriptionOptions {
         qos: match byte & 0b11 {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
             2 => QoS::ExactlyOnce,
-            _ => return Err(DecodeError::InvalidQoS),
+            _ => return Err(DecodeError::InvalidMaximumQoS),
         },
         no_local: byte & NO_LOCAL != 0,
         retain_as_published: byte & RETAIN_AS_PUBLISHED != 0,

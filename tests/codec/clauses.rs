@@ -49,9 +49,10 @@ fn connects_that_are_refused() {
         ("MQTT-3.1.2-3", ALL, 0x10, "'MQTT' 04 03 0000 'a'", ConnectFlagReserved),
         ("MQTT-3.1.2-3", ALL, 0x10, "'MQTT' 05 03 0000 00 'a'", ConnectFlagReserved),
         ("MQTT-3.1.2-11", ALL, 0x10, "'MQTT' 04 0A 0000 'a'", WillFlagsWithoutWill),
-        ("MQTT-3.1.2-11", ALL, 0x10, "'MQIsdp' 03 12 0000 'a'", WillFlagsWithoutWill),
+        ("MQTT-3.1.2-11", ALL, 0x10, "'MQTT' 05 1A 0000 00 'a'", WillFlagsWithoutWill),
         ("MQTT-3.1.2-13", ALL, 0x10, "'MQTT' 05 22 0000 00 'a'", WillFlagsWithoutWill),
         ("MQTT-3.1.2-12", ALL, 0x10, "'MQTT' 04 1E 0000 'a' 't' 'm'", InvalidQoS),
+        ("3.1 will QoS", ALL, 0x10, "'MQIsdp' 03 1E 0000 'a' 't' 'm'", InvalidQoS),
         ("MQTT-3.1.2-12", ALL, 0x10, "'MQTT' 05 1E 0000 00 'a' 00 't' 'm'", InvalidQoS),
         ("3.1.1 MQTT-3.1.2-22", ALL, 0x10, "'MQTT' 04 42 0000 'a' 'p'", PasswordWithoutUserName),
         ("3.1.1 MQTT-3.1.2-22", ALL, 0x10, "'MQIsdp' 03 42 0000 'a' 'p'", PasswordWithoutUserName),
@@ -240,9 +241,10 @@ fn subscriptions_that_are_refused() {
         ("MQTT-3.8.3-2", NEW, 0x82, "0001 00", NoTopicFilters(PacketType::Subscribe)),
         ("MQTT-3.8.3-1", OLD, 0x82, "0001 0001 FF 00", NotUtf8),
         ("MQTT-1.5.4-2", OLD, 0x82, "0001 0001 00 00", NullCharacter),
-        ("MQTT-3.8.3-4", OLD, 0x82, "0001 'a' 03", InvalidQoS),
-        ("MQTT-3.8.3-4", NEW, 0x82, "0001 00 'a' 03", InvalidQoS),
-        ("3.1.1 MQTT-3-8.3-4", OLD, 0x82, "0001 'a' 04", SubscriptionOptionsReserved(4)),
+        ("MQTT-3.8.3-4", OLD, 0x82, "0001 'a' 03", InvalidMaximumQoS),
+        ("3.8.3.1", NEW, 0x82, "0001 00 'a' 03", InvalidMaximumQoS),
+        ("3.1.1 MQTT-3-8.3-4", &[V3_1_1], 0x82, "0001 'a' 04", SubscriptionOptionsReserved(4)),
+        ("MQTT-3.8.3-5", NEW, 0x82, "0001 00 'a' 43", SubscriptionOptionsReserved(0x43)),
         ("MQTT-3.8.3-5", NEW, 0x82, "0001 00 'a' 40", SubscriptionOptionsReserved(0x40)),
         ("MQTT-3.8.3-5", NEW, 0x82, "0001 00 'a' 80", SubscriptionOptionsReserved(0x80)),
         ("3.8.3.1", NEW, 0x82, "0001 00 'a' 30", InvalidRetainHandling),
@@ -330,6 +332,8 @@ fn oddities_that_are_accepted() {
         ("3.1: announced but missing", ALL, 0x10, "'MQIsdp' 03 C2 0000 'a'"),
         ("3.1: announced but missing", ALL, 0x10, "'MQIsdp' 03 C2 0000 'a' 'user'"),
         ("3.1: the reserved bit is not used", ALL, 0x10, "'MQIsdp' 03 03 0000 'a'"),
+        ("3.1: what is said of no will is disregarded", ALL, 0x10, "'MQIsdp' 03 3A 0000 'a'"),
+        ("3.1: bits that are not used", &[V3_1], 0x82, "0001 'a' FE"),
         ("more than 23 characters", ALL, 0x10, "'MQIsdp' 03 02 0000 'a-client-identifier-of-many-letters'"),
         ("MQTT-3.1.3-6", ALL, 0x10, "'MQTT' 04 02 0000 ''"),
         ("MQTT-3.1.3-6, since 5.0 with any Clean Start", ALL, 0x10, "'MQTT' 05 00 0000 00 ''"),
@@ -359,6 +363,16 @@ fn oddities_that_are_accepted() {
             assert!(packet.is_ok(), "{clause} {version:?} {body}: {packet:?}");
         }
     }
+}
+
+#[test]
+fn what_3_1_does_not_use_means_nothing() {
+    let connect = frame(0x10, &bytes("'MQIsdp' 03 3A 0000 'a'"));
+    assert_eq!(decode_connect(&connect).unwrap().will, None);
+    let subscribe = frame(0x82, &bytes("0001 'a' FE"));
+    let Packet::Subscribe(subscribe) = decode(V3_1, &subscribe).unwrap() else { panic!("no SUBSCRIBE") };
+    let options = subscribe.requests[0].options;
+    assert_eq!(options, fulmar::codec::SubscriptionOptions { qos: QoS::ExactlyOnce, ..Default::default() });
 }
 
 #[test]

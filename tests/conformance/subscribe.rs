@@ -64,19 +64,20 @@ fn v5_mqtt_3_8_3_2_v311_mqtt_3_8_3_3_a_subscribe_without_filters_closes_the_conn
 #[test]
 fn v5_mqtt_3_8_3_5_v311_mqtt_3_8_3_4_reserved_bits_of_the_options_close_the_connection() {
     each(&Version::NUMBERED, |version| {
-        let forbidden: &[u8] = if version.is_v5() {
-            &[0x03, 0x30, 0x40, 0x80, 0xC0]
+        // §3.8.3.1 makes QoS 3 and Retain Handling 3 Protocol Errors, reserved bits are malformed.
+        let forbidden: &[(u8, u8)] = if version.is_v5() {
+            &[(0x03, 0x82), (0x30, 0x82), (0x40, 0x81), (0x80, 0x81), (0xC0, 0x81), (0x43, 0x81)]
         } else {
-            &[0x03, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80]
+            &[(0x03, 0), (0x04, 0), (0x08, 0), (0x10, 0), (0x20, 0), (0x40, 0), (0x80, 0)]
         };
-        for options in forbidden {
+        for (options, reason) in forbidden {
             println!("{options:#04x}");
             let mut client = join(version);
             client.send(&subscribe(version, 1, &[], &[Filter::new("t", *options)]));
-            client.expect_error(&[0x81, 0x82]);
+            client.expect_error(&[*reason]);
             let mut client = join(version);
             client.send(&subscribe(version, 1, &[], &[Filter::new("fine", 0), Filter::new("t", *options)]));
-            client.expect_error(&[0x81, 0x82]);
+            client.expect_error(&[*reason]);
         }
     });
 }
