@@ -118,6 +118,10 @@ fn parse_binary(bytes: &[u8]) -> Result<Parsed, ProxyError> {
         _ => return Err(ProxyError::Binary),
     };
     let Some(body) = rest.get(..length) else { return Ok(Parsed::Incomplete) };
+    if is_local {
+        // The proxy speaks for itself; what it says of addresses is to be ignored, however wrong.
+        return Ok(Parsed::Complete(Header::default(), whole));
+    }
     let (source, extras) = match family {
         // TCP over IPv4: two addresses, two ports.
         0x11 => {
@@ -138,11 +142,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Parsed, ProxyError> {
         0x00 => (None, body),
         _ => return Err(ProxyError::Binary),
     };
-    let header = if is_local {
-        Header::default()
-    } else {
-        Header { source: source.map(SocketAddr::from), tls_name: tls_name(extras)? }
-    };
+    let header = Header { source: source.map(SocketAddr::from), tls_name: tls_name(extras)? };
     Ok(Parsed::Complete(header, whole))
 }
 
@@ -228,6 +228,8 @@ mod tests {
             (binary(0x21, 0x21, &ipv6()), plain(address("[2001:db8::1]:56324"))),
             (binary(0x20, 0x11, &ipv4()), plain(None)),
             (binary(0x20, 0x00, &[]), plain(None)),
+            (binary(0x20, 0x12, b"ignored"), plain(None)),
+            (binary(0x20, 0x11, &[]), plain(None)),
             (binary(0x21, 0x31, &[0; 216]), plain(None)),
             (
                 binary(0x21, 0x11, &secured(0)),

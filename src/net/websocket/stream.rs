@@ -118,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Poll::Ready(Ok(()));
         }
         self.gather_controls();
+        self.gather_close();
         while !self.outgoing.is_empty() {
             let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.outgoing))?;
             if written == 0 {
@@ -137,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes frames of what is due. Nothing follows a close frame.
+    /// Makes frames of the pong and the ping that are due.
     fn gather_controls(&mut self) {
         if self.close == CloseFrame::Sent || !self.outgoing.is_empty() {
             return;
@@ -148,6 +149,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         if std::mem::take(&mut self.ping_due) {
             encode_ping(&mut self.outgoing);
         }
+    }
+
+    /// Makes a frame of the close that is due. Nothing follows it, so what is written meanwhile goes before it.
+    fn gather_close(&mut self) {
         if let CloseFrame::Due(code) = self.close {
             encode_close(code, &mut self.outgoing);
             self.close = CloseFrame::Sent;
@@ -184,7 +189,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
                     End::Close(code) => {
                         // The client's own code is the answer, §5.5.1.
                         this.close_with(code.unwrap_or(NORMAL));
-                        let _ = this.poll_controls(cx)?;
+                        if this.poll_controls(cx)?.is_ready() && this.close == CloseFrame::Sent {
+                            // Behind its end the server closes what is below, §7.1.1; TLS has words for that.
+                            let _ = Pin::new(&mut this.inner).poll_shutdown(cx)?;
+                        }
                         Poll::Ready(Ok(()))
                     }
                     End::Violation(violation) => {
@@ -325,7 +333,6 @@ mod tests {
 
         client.write_all(&frame(0x88, &1001_u16.to_be_bytes())).await.unwrap();
         assert_eq!(server.read(&mut read).await.unwrap(), 0, "a close frame is the end");
-        drop(server);
         let mut end = Vec::new();
         client.read_to_end(&mut end).await.unwrap();
         assert_eq!(end, [0x88, 2, 0x03, 0xE9], "it is answered with its own code");
@@ -358,10 +365,12 @@ mod tests {
         assert_eq!(server.read(&mut read).await.unwrap(), 4, "what came before counts");
         let error = server.read(&mut read).await.unwrap_err();
         assert!(error.to_string().contains("text frame"), "{error}");
+        server.write_all(b"last").await.unwrap();
         server.shutdown().await.unwrap();
-        let mut told = [0; 4];
-        client.read_exact(&mut told).await.unwrap();
-        assert_eq!(told, [0x88, 2, 0x03, 0xEB]);
+        drop(server);
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, b"\x82\x04last\x88\x02\x03\xEB", "nothing follows the close frame");
     }
 
     /// Real time, but only its lower bound: nothing may come too early, however slow the machine is.

@@ -141,7 +141,7 @@ pub fn parse(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Result<Opt
         return Err(Refusal::Method);
     }
     let target = request.path.unwrap_or_default();
-    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let path = path_of(target);
     if path != rules.settings.path {
         // Only so much of it that the answer stays a line.
         let found = path.chars().take(80).collect();
@@ -164,10 +164,12 @@ pub fn parse(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Result<Opt
         .one("Sec-WebSocket-Key")
         .filter(|key| STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16));
     let key = key.ok_or(Refusal::Field("Sec-WebSocket-Key must be 16 bytes in base64"))?;
-    if let Some(origin) = fields.one("Origin")
-        && !rules.settings.allows_origin(origin)
-    {
-        return Err(Refusal::Origin(origin.chars().take(80).collect()));
+    if fields.has("Origin") {
+        // One that cannot be told for sure is none that is allowed.
+        let origin = fields.one("Origin").unwrap_or_default();
+        if !rules.settings.allows_origin(origin) {
+            return Err(Refusal::Origin(origin.chars().take(80).collect()));
+        }
     }
     let protocol = PROTOCOLS
         .into_iter()
@@ -179,6 +181,17 @@ pub fn parse(bytes: &[u8], peer: Option<IpAddr>, rules: Rules<'_>) -> Result<Opt
         .filter(|peer| is_in(rules.trusted_proxies, *peer))
         .and_then(|_| first_untrusted(&fields, rules.trusted_proxies));
     Ok(Some(Upgrade { response: accept(key, protocol), length, forwarded_for }))
+}
+
+/// What a request asks for, without scheme and host, which may stand there too (RFC 6455 §4.2.1, RFC 9112 §3.2.2).
+fn path_of(target: &str) -> &str {
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            rest.find(['/', '?', '#']).and_then(|at| rest.get(at..)).unwrap_or("/")
+        }
+        _ => target,
+    };
+    path.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// The answer that opens the WebSocket, §4.2.2.
@@ -217,6 +230,10 @@ impl<'b> Fields<'_, 'b> {
     fn all(&self, name: &str) -> impl Iterator<Item = &'b str> {
         let fields = self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
         fields.filter_map(|field| std::str::from_utf8(field.value).ok()).map(str::trim)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|field| field.name.eq_ignore_ascii_case(name))
     }
 
     /// The value of a field that must not be there twice.
@@ -288,6 +305,11 @@ mod tests {
             (("chat, mqtt", "chat, mqtt5"), "400 "),
             (("Origin: http://example.com", "Origin: http://evil.example"), "403 "),
             (("Host", "Host: a\r\nHost"), "400 "),
+            (("Origin", "Origin: http://example.com\r\nOrigin"), "403 "),
+            (("Origin: http://example.com", "Origin: \u{e9}"), "403 "),
+            (("Origin: http://example.com", "Origin:"), "403 "),
+            (("/mqtt", "http://server.example.com/other"), "404 "),
+            (("/mqtt", "http://server.example.com"), "404 "),
         ] {
             let request = request(change);
             let origins = vec!["http://example.com".to_owned()];
