@@ -168,7 +168,9 @@ impl Message {
             Some(at) if at <= now => Expiry::Expired,
             Some(at) => {
                 let left = at.duration_since(now);
-                Expiry::Left(left.as_secs() as u32 + u32::from(left.subsec_nanos() > 0))
+                let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+                // A clock that was set back may have left more than there ever was.
+                Expiry::Left(u32::try_from(seconds).unwrap_or(u32::MAX))
             }
         }
     }

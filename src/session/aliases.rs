@@ -58,41 +58,30 @@ pub enum Written {
     Alias(u16),
 }
 
-/// The aliases we have set towards a client: a topic gets one when it is sent for the second time.
+/// The aliases we have set towards a client: a topic gets one with its first message, as long as there are some.
 #[derive(Debug)]
 pub struct OutgoingAliases {
-    /// 0: seen once.
     topics: HashMap<Box<str>, u16>,
-    assigned: u16,
     maximum: u16,
 }
 
 impl OutgoingAliases {
     /// For the smaller of the client's Topic Alias Maximum and our own bound.
     pub fn new(maximum: u16) -> Self {
-        Self { topics: HashMap::new(), assigned: 0, maximum }
+        Self { topics: HashMap::new(), maximum }
     }
 
     /// How the next PUBLISH to this topic is written. It must then be sent that way.
     pub fn write(&mut self, topic: &str) -> Written {
-        // Topics seen once are remembered in a bounded number, so that many topics cost a bounded memory.
-        let remembered = usize::from(self.maximum) * 4;
-        match self.topics.get_mut(topic) {
-            Some(0) if self.assigned < self.maximum => {
-                self.assigned += 1;
-                self.topics.insert(topic.into(), self.assigned);
-                Written::Introduced(self.assigned)
+        if let Some(alias) = self.topics.get(topic) {
+            return Written::Alias(*alias);
+        }
+        match u16::try_from(self.topics.len()) {
+            Ok(assigned) if assigned < self.maximum => {
+                self.topics.insert(topic.into(), assigned + 1);
+                Written::Introduced(assigned + 1)
             }
-            Some(0) => Written::Plain,
-            Some(alias) => Written::Alias(*alias),
-            None if self.assigned < self.maximum => {
-                if self.topics.len() >= remembered {
-                    self.topics.retain(|_, alias| *alias != 0);
-                }
-                self.topics.insert(topic.into(), 0);
-                Written::Plain
-            }
-            None => Written::Plain,
+            _ => Written::Plain,
         }
     }
 }
@@ -102,22 +91,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeated_topic_gets_an_alias_and_no_more_than_allowed() {
-        let mut aliases = OutgoingAliases::new(1);
-        assert_eq!(aliases.write("a"), Written::Plain);
-        assert_eq!(aliases.write("b"), Written::Plain);
+    fn the_first_topics_get_an_alias_each_and_no_more_than_allowed() {
+        let mut aliases = OutgoingAliases::new(2);
         assert_eq!(aliases.write("a"), Written::Introduced(1));
         assert_eq!(aliases.write("a"), Written::Alias(1));
-        assert_eq!(aliases.write("b"), Written::Plain);
-        assert_eq!(aliases.write("b"), Written::Plain);
-    }
-
-    #[test]
-    fn topics_seen_once_are_forgotten_in_time() {
-        let mut aliases = OutgoingAliases::new(2);
+        assert_eq!(aliases.write("b"), Written::Introduced(2));
         for number in 0..1_000 {
             assert_eq!(aliases.write(&number.to_string()), Written::Plain);
         }
-        assert!(aliases.topics.len() <= 8);
+        assert_eq!(aliases.write("a"), Written::Alias(1));
+        assert_eq!(aliases.write("b"), Written::Alias(2));
+        assert_eq!(aliases.topics.len(), 2, "many topics cost a bounded memory");
     }
 }
