@@ -112,8 +112,7 @@ impl Scene {
         let mut next = self.next;
         for subscriber in &self.subscribers {
             next = self.next;
-            let progress =
-                Progress { heard: false, unwritten: 0, wrote: true, take: true, may_gather: false };
+            let progress = Progress { wrote: true, take: true, may_replay: true, ..Progress::default() };
             let (broker, waker, now) = (&self.bench.broker, Waker::noop(), self.bench.now);
             let polled =
                 broker.poll(&subscriber.handle, subscriber.link, progress, &mut report, waker, now).unwrap();

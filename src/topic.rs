@@ -67,6 +67,11 @@ impl TopicName {
         &self.0
     }
 
+    /// Whether only the broker publishes to it, §4.7.2.
+    pub fn is_of_the_broker(&self) -> bool {
+        self.0.starts_with("$SYS/")
+    }
+
     /// The levels, one at least; a level may be empty [MQTT-4.7.1-1].
     pub fn levels(&self) -> TopicLevels<'_> {
         TopicLevels { rest: Some(&self.0) }

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use fulmar::config::{Config, Listener};
 use fulmar::server::{Running, start_with_store};
+use fulmar::store::Condition;
 use support::{
     Connect, DISCONNECT, Filter, PINGRESP, PUBACK, PUBCOMP, PUBREC, Received, SUBACK, UNSUBACK, V3_1_1, V5,
-    Version, connect, pingreq, publish, pubrel, subscribe, unsubscribe,
+    Version, Will, connect, disconnect, pingreq, publish, pubrel, subscribe, unsubscribe,
 };
 use twin::Twin;
 
@@ -171,6 +172,98 @@ fn what_is_owed_waits_in_order_and_others_go_on() {
     assert_eq!(publisher.read().ack(PUBACK).0, 6);
     publisher.send(&pubrel(4).bytes());
     assert_eq!(publisher.read().ack(PUBCOMP).0, 4, "nothing of this session is kept");
+}
+
+/// The CONNACK is the first packet, whatever has happened since the CONNECT was accepted [MQTT-3.2.0-1], 3.1.1 [MQTT-3.1.4-4].
+#[test]
+fn what_ends_a_connection_comes_behind_what_waits_for_the_store() {
+    for (bytes, told) in [
+        (vec![0xC1, 0], Some(0x81)),
+        (connect(V5).client_id("kept").bytes(), Some(0x82)),
+        (disconnect(), None),
+    ] {
+        for version in [V3_1_1, V5] {
+            let bench = Bench::new(|_| {});
+            let connect = connect(version).client_id("kept").persistent();
+            let subscribe = subscribe(version, 1, &[], &[Filter::new("kept", 1)]);
+            let mut client = Wire { stream: TcpStream::connect(bench.address).unwrap(), version };
+            client.send(&[connect.bytes(), subscribe, bytes.clone()].concat());
+            bench.others_go_on();
+            assert!(!client.has_input(), "the CONNACK waits, and nothing overtakes it");
+            bench.gate.commit();
+            assert_eq!(client.read().connack().reason, 0);
+            client.read().must_be(SUBACK);
+            if let (Some(reason), V5) = (told, version) {
+                assert_eq!(client.read().reason(DISCONNECT).0, reason);
+            }
+            assert_eq!(client.stream.read(&mut [0]).unwrap(), 0, "then it is closed");
+        }
+    }
+}
+
+#[test]
+fn a_session_that_is_taken_over_before_its_connack_has_left_is_told_in_order() {
+    let bench = Bench::new(|_| {});
+    let kept = connect(V5).client_id("kept").persistent();
+    let mut first = bench.send(&kept);
+    bench.others_go_on();
+    let appended = bench.gate.appended_batches();
+    let mut second = bench.send(&kept);
+    while bench.gate.appended_batches() == appended {
+        std::thread::yield_now();
+    }
+    bench.gate.commit();
+    assert_eq!(first.read().connack().reason, 0);
+    assert_eq!(first.read().reason(DISCONNECT).0, 0x8E);
+    assert!(second.read().connack().session_present);
+}
+
+#[test]
+fn a_disconnect_takes_effect_at_once_whatever_waits_for_the_store() {
+    let (bench, mut keeper) = with_a_keeper(|_| {});
+    let doomed = connect(V5).client_id("doomed").will(Will::new("kept", "died"));
+    let mut client = bench.open(&doomed);
+    client.send(&publish("kept", "alive").qos(1, 1).bytes(V5));
+    bench.others_go_on();
+    client.send(&disconnect());
+    bench.others_go_on();
+    let mut again = bench.send(&doomed);
+    assert_eq!(again.read().connack().reason, 0, "it is a new session, which waits for nothing");
+    bench.gate.commit();
+    assert_eq!(client.read().ack(PUBACK).0, 1, "what it was owed comes all the same");
+    let message = keeper.read();
+    assert_eq!(message.publish().text(), "alive");
+    again.send(&publish("kept", "again").bytes(V5));
+    assert_eq!(keeper.read().publish().text(), "again", "its will was discarded");
+}
+
+#[test]
+fn retained_messages_wait_for_the_suback() {
+    let (bench, mut keeper) = with_a_keeper(|_| {});
+    let mut publisher = bench.open_clean("publisher");
+    publisher.send(&publish("retained", "m").retain().bytes(V5));
+    bench.others_go_on();
+    bench.gate.commit();
+    keeper.send(&subscribe(V5, 7, &[], &[Filter::new("retained", 0)]));
+    bench.others_go_on();
+    assert!(!keeper.has_input(), "the message does not overtake the SUBACK");
+    bench.gate.commit();
+    keeper.read().must_be(SUBACK);
+    assert_eq!(keeper.read().publish().text(), "m");
+}
+
+#[test]
+fn a_disk_that_fails_keeps_no_ping_waiting() {
+    let (bench, _keeper) = with_a_keeper(|_| {});
+    let mut publisher = bench.open_clean("publisher");
+    publisher.send(&publish("kept", "m").qos(1, 1).bytes(V5));
+    bench.others_go_on();
+    bench.gate.set_condition(Condition::Failing);
+    publisher.send(&pingreq());
+    publisher.read().must_be(PINGRESP);
+    bench.gate.set_condition(Condition::Well);
+    bench.gate.commit();
+    assert_eq!(publisher.read().ack(PUBACK).0, 1);
 }
 
 #[test]

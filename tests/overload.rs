@@ -66,6 +66,34 @@ fn a_client_that_never_reads_costs_a_bounded_memory_and_is_sent_away() {
     assert!(answered_within(&mut bystander) < Duration::from_secs(1));
 }
 
+/// Whoever is taken over in the midst of a packet gets the rest of it before it is told so.
+#[test]
+fn the_end_of_a_slow_client_does_not_alter_what_it_is_sent() {
+    let config = "[limits]\noutbox_soft = \"256KiB\"\noutbox_hard = \"2MiB\"\n[sys]\ninterval = \"1s\"\n";
+    let broker = Broker::with_config(config);
+    let mut deaf = connect(V5).client_id("deaf").open(&broker);
+    deaf.subscribe("flood", 0);
+    let mut flooding = connect(V5).client_id("flooding").open(&broker);
+    let batch = publish("flood", [b'x'; 1_000]).bytes(V5).repeat(500);
+    for _ in 0..40 {
+        flooding.send(&batch);
+    }
+    wait_for_sys(&broker, "publish/messages/dropped/slow", 1);
+    let _successor = connect(V5).client_id("deaf").open(&broker);
+    let mut messages = 0;
+    let last = loop {
+        let packet = deaf.read();
+        if packet.first_byte == DISCONNECT {
+            break packet;
+        }
+        assert_eq!(packet.publish().payload, [b'x'; 1_000], "message {messages}");
+        messages += 1;
+    };
+    assert_eq!(last.reason(DISCONNECT).0, 0x8E);
+    deaf.expect_closed();
+    assert!(messages > 256, "{messages} are no flood");
+}
+
 #[test]
 fn a_connect_that_trickles_in_is_cut_off() {
     let broker = Broker::with_config("[limits]\nconnect_timeout = \"1s\"\n");

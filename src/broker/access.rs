@@ -53,6 +53,11 @@ impl Denial {
     pub fn new(action: &'static str, topic: &str, permissions: &Permissions, decision: Decision) -> Self {
         Self { action, topic: topic.into(), rule: permissions.decider(decision) }
     }
+
+    /// Of what no client may do, whatever the rules are, §4.7.2.
+    pub fn of_the_broker(action: &'static str, topic: &TopicName) -> Self {
+        Self { action, topic: topic.as_str().into(), rule: "$SYS belongs to the broker".to_owned() }
+    }
 }
 
 impl Broker {

@@ -28,6 +28,8 @@ use crate::topic::{TopicError, TopicName};
 pub struct NewConnection<'a> {
     /// The packet.
     pub connect: &'a Connect<'a>,
+    /// What it comes in on, by [`Broker::terms`].
+    pub terms: &'a Terms<'a>,
     /// Who sent it.
     pub identity: Arc<Identity>,
     /// Where it comes from.
@@ -36,6 +38,19 @@ pub struct NewConnection<'a> {
     pub waker: Waker,
     /// The time.
     pub now: Instant,
+}
+
+/// On what terms a client comes in: what can be said before anything is done for it.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// Its Client Identifier.
+    pub client_id: Cow<'a, str>,
+    /// The Client Identifier is one we assigned [MQTT-3.1.3-6].
+    pub is_assigned: bool,
+    /// The Keep Alive in force, where it is not the client's (5.0) [MQTT-3.1.2-21].
+    pub server_keep_alive: Option<u16>,
+    /// The Session Expiry Interval in force, where it is not the client's (5.0).
+    pub session_expiry_interval: Option<u32>,
 }
 
 /// A connection that owns its session.
@@ -47,12 +62,6 @@ pub struct Accepted {
     pub link: LinkId,
     /// For the CONNACK [MQTT-3.2.2-2], [MQTT-3.2.2-3].
     pub session_present: bool,
-    /// The Client Identifier is one we assigned [MQTT-3.1.3-6].
-    pub assigned: bool,
-    /// The Keep Alive in force, where it is not the client's (5.0) [MQTT-3.1.2-21].
-    pub server_keep_alive: Option<u16>,
-    /// The Session Expiry Interval in force, where it is not the client's (5.0).
-    pub session_expiry_interval: Option<u32>,
     /// What the CONNACK has to wait for.
     pub sequence: CommitSeq,
 }
@@ -106,28 +115,39 @@ impl Refusal {
 }
 
 impl Broker {
+    /// On what terms a client would come in; nothing is done for it yet.
+    pub fn terms<'a>(&self, connect: &Connect<'a>) -> Result<Terms<'a>, Refusal> {
+        let keep_alive = self.keep_alive(connect);
+        Ok(Terms {
+            client_id: self.client_id(connect)?,
+            is_assigned: connect.client_id.is_empty(),
+            server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+            session_expiry_interval: self.granted_expiry(connect, self.lifetime_of(connect)),
+        })
+    }
+
     /// Gives a connection its session: the one that stands under its Client Identifier, or a new one.
     pub fn connect(&self, new: NewConnection<'_>) -> Result<Accepted, Refusal> {
-        let connect = new.connect;
+        let NewConnection { connect, terms, .. } = new;
         if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
-        let client_id = self.client_id(connect)?;
-        let keep_alive = self.keep_alive(connect);
+        let client_id = &*terms.client_id;
+        let keep_alive = terms.server_keep_alive.unwrap_or(connect.keep_alive);
         let lifetime = self.lifetime_of(connect);
         let will = self.check_will(connect)?;
         let link_id = self.next_link_id();
         let link = self.link(link_id, &new, keep_alive);
         let silence_allowed = link.silence_allowed();
 
-        let mut place = self.registry.place(&client_id);
+        let mut place = self.registry.place(client_id);
         // Asked again under the lock: whoever stops the broker goes through all shards after saying so.
         if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
         let address = new.peer.map(|peer| peer.ip());
         // Under the lock, so that a change of the rules finds either this session or none.
-        let permissions = self.permissions_of(Some(&new.identity), &client_id, address);
+        let permissions = self.permissions_of(Some(&new.identity), client_id, address);
         if let Some((topic, will)) = &will {
             Self::check_will_access(topic, will, permissions.as_deref()).map_err(Refusal::WillDenied)?;
         }
@@ -164,8 +184,8 @@ impl Broker {
             let number = self.next_session_number();
             let owner = (self.keeps() && lifetime != Lifetime::Connection).then(|| number.owner());
             let session = Session::new(lifetime, owner, self.budget.clone());
-            let publisher = self.registry.publisher(&client_id);
-            let handle = Arc::new(SessionHandle::new(number, &client_id, publisher, session));
+            let publisher = self.registry.publisher(client_id);
+            let handle = Arc::new(SessionHandle::new(number, client_id, publisher, session));
             place.put(handle.clone());
             self.sessions.fetch_add(1, Ordering::Relaxed);
             handle
@@ -215,7 +235,7 @@ impl Broker {
         self.forget_matches(reads_other_things);
 
         if let Some((old_peer, count)) = lost_to {
-            self.note_takeover(&client_id, old_peer.socket_address(), new.peer, count);
+            self.note_takeover(client_id, old_peer.socket_address(), new.peer, count);
         }
         // The old connection's Will: published if it is gone without a delay, dropped if the session goes on within
         // the delay [MQTT-3.1.3-9]. A session that was not connected has only a Will that waits.
@@ -231,9 +251,6 @@ impl Broker {
             handle,
             link: link_id,
             session_present,
-            assigned: connect.client_id.is_empty(),
-            server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
-            session_expiry_interval: self.granted_expiry(connect, lifetime),
         })
     }
 
@@ -324,6 +341,9 @@ impl Broker {
             return Err(Refusal::WillRetain);
         }
         let topic = TopicName::parse(will.topic.as_bytes()).map_err(Refusal::WillTopic)?;
+        if topic.is_of_the_broker() {
+            return Err(Refusal::WillDenied(Denial::of_the_broker("will", topic)));
+        }
         Ok(Some((topic, will)))
     }
 

@@ -20,7 +20,7 @@ use crate::store::CommitSeq;
 const GATHER_BELOW: usize = 16 * 1024;
 
 /// What the connection tells, and asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
     /// A packet came in since the last poll.
     pub heard: bool,
@@ -30,6 +30,8 @@ pub struct Progress {
     pub wrote: bool,
     /// Something new can be written now.
     pub take: bool,
+    /// Retained messages may be sent: no SUBACK that they would overtake waits for the store.
+    pub may_replay: bool,
     /// It was written to a moment ago, and has not waited since: a little may gather some more.
     pub may_gather: bool,
 }
@@ -85,11 +87,11 @@ impl Broker {
         }
         let mut more = false;
         let waiting = state.groups().iter().any(|group| group.has_waiting());
-        let appends = state.session.is_kept() && (state.session.queued() > 0 || state.has_replays());
+        let replays = progress.may_replay && state.has_replays();
+        let appends = state.session.is_kept() && (state.session.queued() > 0 || replays);
         let transaction = if waiting || appends { self.reserve(report) } else { None };
-        if waiting || state.has_replays() {
+        if waiting || replays {
             let groups: Vec<_> = state.groups().iter().filter(|group| group.has_waiting()).cloned().collect();
-            let replays = state.has_replays();
             drop(state);
             for group in groups {
                 group.pump(handle, context, report);
@@ -125,7 +127,8 @@ impl Broker {
         more |= output.more
             || state.groups().iter().any(|group| group.is_ready())
                 && can_take(&state.session, QoS::AtLeastOnce, context)
-            || state.replays().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
+            || progress.may_replay
+                && state.replays().any(|replay| room_for_replay(&state, replay, context.limits) > 0);
         drop(state);
         self.settle(report);
         Some(Polled { output, more, gathering: false, has_successors })

@@ -57,7 +57,7 @@ pub(super) static SECTIONS: &[(&str, &str)] = &[
     ("sys", "The $SYS topics, on which the broker tells about itself."),
     (
         "store",
-        "Where acknowledged messages and sessions are kept. In this version that is memory, whatever is set here.",
+        "Where acknowledged messages and sessions are kept, and what must happen before an acknowledgement.",
     ),
     ("log", "What is logged, to standard error."),
     ("server", "The process itself."),

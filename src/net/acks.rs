@@ -26,10 +26,14 @@ struct Held {
     packets: VecDeque<(CommitSeq, usize)>,
     /// How many of them are PUBACKs.
     pubacks: usize,
+    /// How many of them are SUBACKs.
+    subacks: usize,
 }
 
-/// How a PUBACK begins.
+/// How these packets begin.
+const CONNACK: u8 = PacketType::ConnAck.first_byte();
 const PUBACK: u8 = PacketType::PubAck.first_byte();
+const SUBACK: u8 = PacketType::SubAck.first_byte();
 
 impl Acks {
     /// Adds one packet that `write` appends to a buffer.
@@ -48,7 +52,21 @@ impl Acks {
         let held = self.held.get_or_insert_default();
         held.packets.push_back((sequence, packet.len()));
         held.pubacks += usize::from(packet.first() == Some(&PUBACK));
+        held.subacks += usize::from(packet.first() == Some(&SUBACK));
         held.bytes.extend(packet);
+    }
+
+    /// Adds a packet that acknowledges nothing and so may overtake what does, but for the CONNACK.
+    pub fn push_ahead(&mut self, packet: &[u8], store: &dyn Store, pool: &mut BufferPool) {
+        // Nothing was pushed before the CONNACK.
+        let waits = self.held.as_ref().is_some_and(|held| held.bytes.front() == Some(&CONNACK));
+        if waits {
+            return self.push(CommitSeq::default(), store, pool, |bytes| bytes.extend_from_slice(packet));
+        }
+        if self.ready.capacity() == 0 {
+            self.ready = pool.take();
+        }
+        self.ready.extend_from_slice(packet);
     }
 
     /// Where to write what waits for nothing, if nothing before it does.
@@ -75,6 +93,7 @@ impl Acks {
         let committed = store.committed();
         while let Some((_, length)) = held.packets.front().filter(|(sequence, _)| *sequence <= committed) {
             held.pubacks -= usize::from(*length > 0 && held.bytes.front() == Some(&PUBACK));
+            held.subacks -= usize::from(*length > 0 && held.bytes.front() == Some(&SUBACK));
             self.ready.extend(held.bytes.drain(..*length));
             held.packets.pop_front();
         }
@@ -92,6 +111,11 @@ impl Acks {
     /// PUBACKs that wait for the store: so many QoS 1 messages of the client's are in flight.
     pub fn held_pubacks(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.pubacks)
+    }
+
+    /// Whether a SUBACK waits for the store.
+    pub fn hold_a_suback(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.subacks > 0)
     }
 
     /// Bytes ready to be written.
@@ -158,5 +182,25 @@ mod tests {
             assert_eq!(acks.take_ready(), ready);
         }
         assert!(acks.held.is_none());
+    }
+
+    #[test]
+    fn what_acknowledges_nothing_overtakes_all_but_the_connack() {
+        let store = SlowStore::default();
+        let mut pool = BufferPool::default();
+        let mut acks = Acks::default();
+        let mut push = |acks: &mut Acks, byte| acks.push(CommitSeq(1), &store, &mut pool, |to| to.push(byte));
+        push(&mut acks, CONNACK);
+        push(&mut acks, SUBACK);
+        acks.push_ahead(b"1", &store, &mut BufferPool::default());
+        assert!(acks.hold_a_suback());
+        assert_eq!(acks.take_ready(), b"");
+        store.0.store(1, Ordering::Relaxed);
+        acks.release(&store, Waker::noop());
+        assert!(!acks.hold_a_suback());
+        assert_eq!(acks.take_ready(), [CONNACK, SUBACK, b'1']);
+        acks.push(CommitSeq(2), &store, &mut BufferPool::default(), |to| to.push(PUBACK));
+        acks.push_ahead(b"2", &store, &mut BufferPool::default());
+        assert_eq!((acks.take_ready(), acks.held()), (b"2".to_vec(), 1));
     }
 }

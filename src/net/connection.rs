@@ -3,9 +3,10 @@
 //! Spawned by the listener as part of the client's task. A poll does at most two reads, lets the broker route what
 //! came, wakes the subscribers it touched, takes what the session has for the client, and writes it with one call. What
 //! always holds: what could not be written stays first in line; while it waits, nothing more is taken from the
-//! session and, if the client's own acknowledgements pile up, nothing more is read.
+//! session and, if the client's own acknowledgements pile up, nothing more is read. It ends as soon as it is known that it
+//! is to end; what it still owes the client then is for [`Connection::finish`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -68,18 +69,8 @@ pub struct Connection<S> {
     pause: Option<Pin<Box<Sleep>>>,
     /// What its listener holds the client to, if to anything.
     throttle: Option<Box<Throttle>>,
-    /// The connection is to end with this once everything is written.
+    /// The connection is to end with this.
     ending: Option<Box<Failure>>,
-}
-
-/// What is left of a connection that has ended.
-pub struct Parts<S> {
-    /// The socket.
-    pub stream: S,
-    /// The session it had or lost, and how the client asked to be disconnected.
-    pub inbound: Box<Inbound>,
-    /// When its CONNECT was accepted, as `Shared::stamp` says it.
-    pub began: u32,
 }
 
 /// Bytes being written: acknowledgements, then what the session had.
@@ -129,10 +120,59 @@ impl<S: ClientStream> Connection<S> {
         }
     }
 
-    /// What is left when it has ended.
-    pub fn into_parts(self) -> Parts<S> {
-        let Self { stream, inbound, began, .. } = self;
-        Parts { stream, inbound, began }
+    /// The session it has or had, and how the client asked to be disconnected.
+    pub fn inbound(&mut self) -> &mut Inbound {
+        &mut self.inbound
+    }
+
+    /// When its CONNECT was accepted, as `Shared::stamp` says it.
+    pub fn began(&self) -> u32 {
+        self.began
+    }
+
+    /// Whether nothing is left that it owes the client.
+    pub fn is_finished(&self) -> bool {
+        !self.is_writing() && self.inbound.acks.ready() == 0 && self.inbound.acks.held() == 0
+    }
+
+    /// Whether a packet of ours may follow what was written: none may before the CONNACK [MQTT-3.2.0-1], and none in the
+    /// midst of another.
+    pub fn may_add_a_packet(&self) -> bool {
+        self.acknowledged && !self.is_writing()
+    }
+
+    /// Once the connection has ended: writes what a write was in the midst of, and acknowledgements as soon as the store has
+    /// committed what they promise.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub async fn finish(&mut self) -> Result<(), Failure> {
+        poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        loop {
+            let mut writing = self.unwritten.take().unwrap_or_default();
+            self.write_some(cx, &mut writing)?;
+            if !writing.is_finished() {
+                self.unwritten = Some(writing);
+            }
+            if self.is_writing() {
+                return Poll::Pending;
+            }
+            self.inbound.release_acknowledgements(cx.waker());
+            let acks = self.inbound.acks.take_ready();
+            if acks.is_empty() {
+                return if self.is_finished() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            self.acknowledged = true;
+            self.unwritten = Some(Box::new(Writing { acks, ..Writing::default() }));
+        }
+    }
+
+    /// The socket.
+    pub fn into_stream(self) -> S {
+        self.stream
     }
 
     fn poll_with(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Failure> {
@@ -149,23 +189,24 @@ impl<S: ClientStream> Connection<S> {
         self.inbound.shared().broker.settle(&mut scratch.report);
         if let Err(failure) = self.write(cx, heard.a_packet, scratch, now) {
             // A client that has said DISCONNECT and closed its socket was heard all the same [MQTT-3.14.4-3].
-            let asked_for = self.ending.take().filter(|ending| ending.is_asked_for());
-            return Poll::Ready(asked_for.map_or(failure, |ending| *ending));
+            let first = self.ending.take().filter(|ending| ending.is_asked_for() || !failure.is_final());
+            return Poll::Ready(first.map_or(failure, |ending| *ending));
         }
         if was_clogged && !self.is_clogged() {
             // The socket was not asked for input, so it would not wake anybody.
             cx.waker().wake_by_ref();
         }
         match self.ending.take() {
-            Some(failure) if !self.is_writing() || failure.is_gone() => Poll::Ready(*failure),
+            // Only when the broker stops in peace is there time to wait for a client that does not read.
+            Some(failure) if self.is_writing() && failure.is_peaceful() => {
+                self.ending = Some(failure);
+                Poll::Pending
+            }
+            Some(failure) => Poll::Ready(*failure),
             None => {
                 if std::mem::take(&mut self.has_successors) && !heard.not_all {
                     self.inbound.shared().broker.answer_successors(self.inbound.handle());
                 }
-                Poll::Pending
-            }
-            ending => {
-                self.ending = ending;
                 Poll::Pending
             }
         }
@@ -256,8 +297,7 @@ impl<S: ClientStream> Connection<S> {
         scratch: &mut Scratch,
         now: Instant,
     ) -> Result<(), Failure> {
-        let mut progress =
-            Progress { heard, wrote: false, unwritten: 0, take: false, may_gather: self.may_gather(now) };
+        let mut progress = Progress { heard, may_gather: self.may_gather(now), ..Progress::default() };
         if self.is_writing() {
             let mut writing = self.unwritten.take().unwrap_or_default();
             progress.wrote = self.write_some(cx, &mut writing)?;
@@ -267,6 +307,7 @@ impl<S: ClientStream> Connection<S> {
         // The CONNACK is the first to go.
         self.acknowledged |= self.inbound.acks.ready() > 0;
         progress.take = !self.is_writing() && self.acknowledged;
+        progress.may_replay = !self.inbound.acks.hold_a_suback();
         let batch = self.take_output(cx, progress, scratch, now)?;
         if self.is_writing() || self.gathering {
             return Ok(());
@@ -277,7 +318,7 @@ impl<S: ClientStream> Connection<S> {
         }
         let unwritten = self.keep_unwritten(writing, scratch);
         if unwritten > 0 {
-            let progress = Progress { heard: false, wrote: true, unwritten, take: false, may_gather: false };
+            let progress = Progress { wrote: true, unwritten, ..Progress::default() };
             self.take_output(cx, progress, scratch, now)?;
         }
         Ok(())
@@ -294,7 +335,8 @@ impl<S: ClientStream> Connection<S> {
         remaining
     }
 
-    fn is_writing(&self) -> bool {
+    /// Whether a packet may be half written.
+    pub fn is_writing(&self) -> bool {
         self.unwritten.is_some() || self.unflushed
     }
 
@@ -317,16 +359,14 @@ impl<S: ClientStream> Connection<S> {
         );
         let Some(polled) = polled else {
             // Another connection has the session, and all that it had.
-            return Err(self.ending.take().map_or(Failure::Close(Close::TakenOver), |ending| *ending));
+            return Err(Failure::Close(Close::TakenOver));
         };
         if let Some(close) = polled.output.close {
-            let failure = self.ending.take().map_or(Failure::Close(close), |ending| *ending);
-            // Only when the broker stops in peace is there time to wait for a client that does not read.
-            let waits = close == Close::ServerShuttingDown || progress.unwritten == 0;
-            if !waits || close == Close::Aborted {
+            let failure = Failure::Close(close);
+            if failure.is_final() || progress.unwritten > 0 && !failure.is_peaceful() {
                 return Err(failure);
             }
-            self.ending = Some(Box::new(failure));
+            self.ending.get_or_insert_with(|| Box::new(failure));
         }
         if polled.more {
             cx.waker().wake_by_ref();

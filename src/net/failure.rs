@@ -90,9 +90,6 @@ pub enum Failure {
     /// The topic of a PUBLISH.
     #[error("the topic of a PUBLISH is not valid: {0}")]
     Topic(#[from] TopicError),
-    /// §4.7.2
-    #[error("it published to $SYS, which belongs to the broker")]
-    SystemTopic,
     /// It may not publish there, and a 3.x client cannot be told otherwise.
     #[error("it published where it may not: {0}")]
     PublishDenied(Denial),
@@ -194,7 +191,7 @@ impl Failure {
                 | TopicError::MisplacedSingleLevel
                 | TopicError::MalformedShare,
             ) => ReasonCode::TopicNameInvalid,
-            Self::SystemTopic | Self::PublishDenied(_) | Self::NotProvedAgain(_) => ReasonCode::NotAuthorized,
+            Self::PublishDenied(_) | Self::NotProvedAgain(_) => ReasonCode::NotAuthorized,
             Self::ReceiveMaximumExceeded(_) => ReasonCode::ReceiveMaximumExceeded,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
@@ -216,6 +213,16 @@ impl Failure {
     /// Whether nobody is left to write to.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Closed | Self::Broken(_))
+    }
+
+    /// Whether it comes before what was to end the connection until then: nobody is left, or nobody waits any longer.
+    pub fn is_final(&self) -> bool {
+        self.is_gone() || matches!(self, Self::Close(Close::Aborted))
+    }
+
+    /// Whether there is time for a client that does not read.
+    pub fn is_peaceful(&self) -> bool {
+        matches!(self, Self::Close(Close::ServerShuttingDown))
     }
 
     /// Whether a connection that ends so soon counts against its client: it does not if that was our doing, nor if it is
@@ -286,7 +293,6 @@ impl Failure {
             | Self::TopicAliasTooLarge(..)
             | Self::TopicAliasUnknown(_)
             | Self::Topic(_)
-            | Self::SystemTopic
             | Self::SubscriptionIdentifier
             | Self::ReceiveMaximumExceeded(_)
             | Self::QoSNotSupported

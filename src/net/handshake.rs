@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::bans::Offence;
-use super::connection::{Connection, Parts};
+use super::connection::Connection;
 use super::entrance::{Entrance, Transport};
 use super::failure::Failure;
 use super::inbound::{Batch, Inbound};
@@ -25,7 +25,7 @@ use super::scratch::{self, Scratch};
 use super::stream::ClientStream;
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
-use crate::broker::{Accepted, Broker, Counter, Ending, NewConnection, PeerAddress};
+use crate::broker::{Broker, Counter, Ending, NewConnection, PeerAddress, Terms};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
@@ -34,6 +34,9 @@ use crate::config::Limits;
 
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long what an ended connection owes its client may take: to be committed, and to be read.
+const FINISH: Duration = Duration::from_secs(2);
 
 /// How long a connection that is about to lose its session may take to hear what its client has said.
 const OWNER_PATIENCE: Duration = Duration::from_millis(50);
@@ -91,9 +94,8 @@ pub async fn begin<S: ClientStream>(
         Ok(started) => Some(started),
         Err((mut stream, failure)) => {
             entrance.refused(peer.address, &failure, began);
-            let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
             // Apart, so that those who come in have no room for it.
-            Box::pin(say_goodbye(&mut stream, &failure, version, false)).await;
+            Box::pin(turn_away(&mut stream, &failure, &buffer)).await;
             None
         }
     }
@@ -108,8 +110,7 @@ pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     let mut buffer = Vec::new();
     let connect = read_connect(&mut stream, &mut buffer, entrance);
     if let Ok(Ok(_)) = tokio::time::timeout(REFUSAL_TIMEOUT, connect).await {
-        let version = connect_version(&buffer).unwrap_or(ProtocolVersion::V3_1_1);
-        say_goodbye(&mut stream, failure, version, false).await;
+        turn_away(&mut stream, failure, &buffer).await;
     }
 }
 
@@ -148,7 +149,17 @@ fn admit<S: ClientStream>(
     let broker = &shared.broker;
     let Known { identity, last_word, behind } = known;
     let now = Instant::now();
-    let new = NewConnection { connect, identity: identity.clone(), peer, waker, now };
+    let terms = match broker.terms(connect) {
+        Ok(terms) => terms,
+        Err(refusal) => return Err((stream, Failure::Refused(refusal))),
+    };
+    let mut connack = connack(entrance, connect, &terms, last_word.as_deref());
+    let maximum_packet_size = connect.properties.maximum_packet_size;
+    // Before anything is done for the client: who cannot be told that it is accepted is not.
+    if maximum_packet_size.is_some_and(|limit| !fits(&connack, connect.version, limit)) {
+        return Err((stream, Failure::AnswerTooLarge(PacketType::ConnAck)));
+    }
+    let new = NewConnection { connect, terms: &terms, identity: identity.clone(), peer, waker, now };
     let accepted = match broker.connect(new) {
         Ok(accepted) => accepted,
         Err(refusal) => return Err((stream, Failure::Refused(refusal))),
@@ -163,7 +174,6 @@ fn admit<S: ClientStream>(
         accepted.session_present,
         now,
     );
-    let maximum_packet_size = connect.properties.maximum_packet_size;
     let mut inbound = Box::new(Inbound::new(
         shared.clone(),
         handle.clone(),
@@ -179,8 +189,8 @@ fn admit<S: ClientStream>(
     let mut scratch = Scratch::take();
     let Scratch { report, run, .. } = &mut *scratch;
     let mut batch = Batch { report, now, messages: 0, run };
-    let connack = Packet::ConnAck(connack(entrance, connect, &accepted, last_word.as_deref()));
-    let sent = inbound.send(&connack, accepted.sequence, &mut batch);
+    connack.session_present = accepted.session_present;
+    let sent = inbound.send(&Packet::ConnAck(connack), accepted.sequence, &mut batch);
     scratch.give_back();
     let link = accepted.link;
     if let Err(failure) = sent {
@@ -231,9 +241,10 @@ pub fn end<S: ClientStream + Send + 'static>(
     failure: Failure,
     entrance: &Entrance,
 ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-    let Started { connection, peer } = started;
+    let Started { mut connection, peer } = started;
     let peer = peer.socket_address();
-    let Parts { mut stream, mut inbound, began } = connection.into_parts();
+    let began = connection.began();
+    let inbound = connection.inbound();
     let shared = &entrance.shared;
     let (handle, version) = (inbound.handle(), inbound.version());
     let now = Instant::now();
@@ -251,10 +262,33 @@ pub fn end<S: ClientStream + Send + 'static>(
     // socket's end an abrupt one. What the socket still has for it is sent all the same.
     let nothing_follows =
         matches!(failure, Failure::Disconnected) && matches!(entrance.transport, Transport::Plain);
-    if nothing_follows || failure.is_gone() {
+    if failure.is_gone() || nothing_follows && connection.is_finished() {
         return None;
     }
-    Some(Box::pin(async move { say_goodbye(&mut stream, &failure, version, true).await }))
+    Some(Box::pin(take_leave(connection, failure, version)))
+}
+
+/// Gives the client what it is still owed, tells it why the connection ends, and parts.
+async fn take_leave<S: ClientStream>(
+    mut connection: Connection<S>,
+    failure: Failure,
+    version: ProtocolVersion,
+) {
+    let patience = if failure.is_final() { Duration::ZERO } else { FINISH };
+    if let Ok(Err(_)) = tokio::time::timeout(patience, connection.finish()).await {
+        return;
+    }
+    let mut bytes = Vec::new();
+    if connection.may_add_a_packet()
+        && let Some(answer) = failure.answer(version)
+    {
+        answer.encode(true, &mut bytes);
+    }
+    let is_torn = connection.is_writing();
+    let mut stream = connection.into_stream();
+    if !is_torn {
+        part(&mut stream, &bytes, &failure).await;
+    }
 }
 
 /// Reads until the CONNECT is there in full; its length in the buffer.
@@ -323,16 +357,19 @@ fn looks_like_something_else(buffer: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Sends the last packet, if there is one, and parts.
-async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    failure: &Failure,
-    version: ProtocolVersion,
-    connected: bool,
-) {
+/// Refuses the CONNECT at the front of `sent`, as far as that is one, and parts.
+async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, failure: &Failure, sent: &[u8]) {
+    let version = connect_version(sent).unwrap_or(ProtocolVersion::V3_1_1);
     let mut bytes = Vec::new();
     if let Some(answer) = failure.answer(version) {
-        answer.encode(connected, &mut bytes);
+        answer.encode(false, &mut bytes);
+    }
+    // Who takes less is told nothing [MQTT-3.1.2-24].
+    let size = read_header(sent).ok().flatten().map_or(0, |header| header.frame_length());
+    let connect = sent.get(..size).and_then(|frame| decode_connect(frame).ok());
+    let limit = connect.and_then(|connect| connect.properties.maximum_packet_size);
+    if limit.is_some_and(|limit| bytes.len() > limit as usize) {
+        bytes.clear();
     }
     part(stream, &bytes, failure).await;
 }
@@ -362,32 +399,37 @@ pub async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8
     let _: Result<_, _> = tokio::time::timeout(LINGER, goodbye).await;
 }
 
-/// What a client is told about its session and the broker's limits, §3.2.
+/// What a client is told about its terms and the broker's limits, §3.2.
 fn connack<'a>(
     entrance: &Entrance,
     connect: &Connect<'_>,
-    accepted: &'a Accepted,
+    terms: &'a Terms<'_>,
     last_word: Option<&'a [u8]>,
 ) -> ConnAck<'a> {
     let settings = &entrance.shared.broker.settings;
     let mut properties = ConnAckProperties::default();
     if connect.version == ProtocolVersion::V5 {
         properties = ConnAckProperties {
-            session_expiry_interval: accepted.session_expiry_interval,
+            session_expiry_interval: terms.session_expiry_interval,
             receive_maximum: entrance.receive_maximum(),
             maximum_qos: (settings.maximum_qos < crate::codec::QoS::ExactlyOnce)
                 .then_some(settings.maximum_qos),
             retain_available: (!settings.retained.available).then_some(false),
             maximum_packet_size: Some(entrance.limits.max_packet_size),
-            assigned_client_identifier: accepted.assigned.then_some(&*accepted.handle.client_id),
+            assigned_client_identifier: terms.is_assigned.then_some(&*terms.client_id),
             topic_alias_maximum: (settings.topic_alias_maximum > 0).then_some(settings.topic_alias_maximum),
-            server_keep_alive: accepted.server_keep_alive,
+            server_keep_alive: terms.server_keep_alive,
             authentication_method: last_word.map(|_| SCRAM_SHA_256),
             authentication_data: last_word,
             ..ConnAckProperties::default()
         };
     }
-    ConnAck { session_present: accepted.session_present, reason: ReasonCode::Success, properties }
+    ConnAck { session_present: false, reason: ReasonCode::Success, properties }
+}
+
+/// Whether a client that takes packets of `limit` bytes can be sent it.
+fn fits(connack: &ConnAck<'_>, version: ProtocolVersion, limit: u32) -> bool {
+    Packet::ConnAck(connack.clone()).encode_within(version, Some(limit), &mut Vec::new()).is_ok()
 }
 
 #[cfg(test)]

@@ -29,8 +29,11 @@ use crate::codec::{
 use crate::config::DeniedPublish;
 use crate::message::{Incoming, Run};
 use crate::session::{Close, IncomingAliases, Lifetime, LinkId, Report};
-use crate::store::CommitSeq;
+use crate::store::{CommitSeq, Condition};
 use crate::topic::TopicName;
+
+/// All of a PINGRESP.
+const PINGRESP: [u8; 2] = [PacketType::PingResp.first_byte(), 0];
 
 /// See the module.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Inbound {
     packet_limit: u32,
     /// QoS 2 exchanges of the client's that are not released.
     unreleased: u16,
+    /// As many of those as may be from earlier connections: they do not count against the Receive Maximum, §4.9.
+    inherited: u16,
     /// The store keeps what is the session's; that does not change while it is connected.
     kept: bool,
     /// The listener forgives more messages in flight than were granted.
@@ -112,6 +117,7 @@ impl Inbound {
             handle,
             link,
             unreleased,
+            inherited: unreleased,
             kept,
             version,
             maximum_packet_size: maximum_packet_size.unwrap_or(u32::MAX),
@@ -221,6 +227,10 @@ impl Inbound {
                 self.gather(publish, frame, position, input, run, batch)?;
             } else {
                 self.flush(run, input, batch)?;
+                if header.packet_type() == Some(PacketType::Connect) {
+                    // Whatever it says: what is wrong with a first CONNECT does not matter in a second.
+                    return Err(Failure::SecondConnect);
+                }
                 let packet = decode_body(self.version, header.first_byte, body)?;
                 self.handle_packet(packet, batch)?;
             }
@@ -253,7 +263,7 @@ impl Inbound {
             (None, resolved) => {
                 let topic = match resolved {
                     Some(topic) => Cow::Owned(topic),
-                    None => Cow::Borrowed(self.check_topic(publish.topic)?.as_str()),
+                    None => Cow::Borrowed(TopicName::parse(publish.topic)?.as_str()),
                 };
                 let permit = self.permit(&topic);
                 run.add_topic(topic, permit)
@@ -345,10 +355,12 @@ impl Inbound {
         result
     }
 
-    /// What the client may publish to a topic.
+    /// What the client may publish to a topic: nothing to `$SYS`, which is the broker's own.
     fn permit(&mut self, topic: &str) -> Decision {
+        let topic = TopicName::assume_checked(topic);
         match &mut self.permits {
-            Some(permits) => permits.decide(TopicName::assume_checked(topic)),
+            _ if topic.is_of_the_broker() => Decision::default(),
+            Some(permits) => permits.decide(topic),
             None => Decision::FREE,
         }
     }
@@ -357,7 +369,12 @@ impl Inbound {
     fn deny(&self, run: &Gathering<'_>, batch: &Batch<'_>) -> Result<(), Failure> {
         self.shared.broker.counters.add(Counter::DeniedPublish, 1);
         let (topic, permit) = run.current();
-        let denial = self.permits.as_ref().and_then(|permits| permits.denial(topic, permit));
+        let topic = TopicName::assume_checked(topic);
+        let denial = if topic.is_of_the_broker() {
+            Some(Denial::of_the_broker("publish", topic))
+        } else {
+            self.permits.as_ref().and_then(|permits| permits.denial(topic.as_str(), permit))
+        };
         let Some(denial) = denial else { return Ok(()) };
         self.log_denial(&denial, batch.now);
         let close = self.shared.auth.denied_publish() == DeniedPublish::Close;
@@ -391,12 +408,6 @@ impl Inbound {
         Ok(())
     }
 
-    /// A topic that may be published to: `$SYS` is the broker's own.
-    fn check_topic<'t>(&self, topic: &'t [u8]) -> Result<&'t TopicName, Failure> {
-        let topic = TopicName::parse(topic)?;
-        if topic.as_str().starts_with("$SYS/") { Err(Failure::SystemTopic) } else { Ok(topic) }
-    }
-
     /// The topic of a PUBLISH with an alias, which it sets or uses, §3.3.2.3.4.
     fn resolve_alias(&mut self, publish: &Publish<'_>) -> Result<String, Failure> {
         let Some(alias) = publish.properties.topic_alias else { return Err(DecodeError::TopicEmpty.into()) };
@@ -410,7 +421,7 @@ impl Inbound {
                 .map(|topic| topic.as_str().to_owned())
                 .ok_or(Failure::TopicAliasUnknown(alias.get()));
         }
-        let topic = self.check_topic(publish.topic)?;
+        let topic = TopicName::parse(publish.topic)?;
         self.aliases.get_or_insert_default().set(alias, topic);
         Ok(topic.as_str().to_owned())
     }
@@ -422,12 +433,12 @@ impl Inbound {
         match packet {
             Packet::Subscribe(packet) => self.subscribe(&packet, batch)?,
             Packet::Unsubscribe(packet) => self.unsubscribe(&packet, batch)?,
-            Packet::PingReq => self.send(&Packet::PingResp, CommitSeq::default(), batch)?,
+            Packet::PingReq => self.answer_ping(batch),
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
             Packet::Auth(packet) => self.authenticate_again(&packet, batch)?,
-            Packet::Connect(_) => return Err(Failure::SecondConnect),
-            // The first five were taken out before.
-            Packet::Publish(_)
+            // The first six were taken out before.
+            Packet::Connect(_)
+            | Packet::Publish(_)
             | Packet::PubAck(_)
             | Packet::PubRec(_)
             | Packet::PubRel(_)
@@ -438,6 +449,18 @@ impl Inbound {
             | Packet::PingResp => return Err(Failure::UnexpectedPacket(packet.packet_type())),
         }
         Ok(())
+    }
+
+    /// Behind what is owed, as one would expect; but a disk that is full must not make a client take us for dead.
+    fn answer_ping(&mut self, batch: &mut Batch<'_>) {
+        let store = &*self.shared.broker.store;
+        let pool = &mut batch.report.buffers;
+        batch.report.packets_sent += 1;
+        if store.condition() == Condition::Failing {
+            self.acks.push_ahead(&PINGRESP, store, pool);
+        } else {
+            self.acks.push(CommitSeq::default(), store, pool, |bytes| bytes.extend_from_slice(&PINGRESP));
+        }
     }
 
     /// The client proves again who it is, while everything else goes on, §4.12.1.

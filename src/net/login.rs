@@ -1,8 +1,8 @@
 //! Who sent a CONNECT: one question to `auth`, or a talk in AUTH packets (5.0 §4.12), before the broker hears of it.
 //!
 //! Called by [`super::handshake`]. What always holds: it is over within the listener's connect timeout; nothing but AUTH
-//! is taken from a client whose authentication is going on [MQTT-3.1.2-30]; a method that the listener does not offer
-//! is refused with 0x8C.
+//! and DISCONNECT is taken from a client whose authentication is going on [MQTT-3.1.2-30]; a method that the listener does
+//! not offer is refused with 0x8C.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,10 +17,15 @@ use super::peer::Peer;
 use super::tls::{Certificate, ClientCertificate};
 use crate::auth::{CertificateNames, Credentials, Identity, Refused, SCRAM_SHA_256, Why};
 use crate::broker::{Counter, Refusal};
-use crate::codec::{Auth, Connect, DecodeError, Packet, PacketType, ReasonCode, decode, read_header};
+use crate::codec::{
+    Auth, Connect, DecodeError, Disconnect, Packet, PacketType, ReasonCode, decode, read_header,
+};
 
 /// An AUTH packet of a client that is not known yet is at most this long, in bytes.
 const LONGEST_AUTH: usize = 8 * 1024;
+
+/// What a client may send while its authentication goes on [MQTT-3.1.2-30].
+const MAY_FOLLOW: [PacketType; 2] = [PacketType::Auth, PacketType::Disconnect];
 
 /// A client of which it is known who it is.
 pub struct Known {
@@ -112,6 +117,11 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     stream.write_all(&bytes).await.map_err(Failure::from_io)?;
     let size = loop {
         if let Some(header) = read_header(behind)? {
+            // By its type alone, so that no CONNECT is answered as if it were the first.
+            let packet_type = header.packet_type();
+            if let Some(other) = packet_type.filter(|packet_type| !MAY_FOLLOW.contains(packet_type)) {
+                return Err(Failure::UnexpectedPacket(other));
+            }
             let (size, limit) = (header.frame_length(), LONGEST_AUTH);
             if size > limit {
                 return Err(DecodeError::PacketTooLarge { size, limit }.into());
@@ -131,6 +141,10 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
             authentication_data,
             ..
         }) => auth.finish_scram(exchange, authentication_data.unwrap_or_default()),
+        Packet::Disconnect(Disconnect { reason: ReasonCode::Success, .. }) => {
+            return Err(Failure::Disconnected);
+        }
+        Packet::Disconnect(Disconnect { reason, .. }) => return Err(Failure::DisconnectedWith(reason)),
         packet => return Err(Failure::UnexpectedPacket(packet.packet_type())),
     };
     Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))

@@ -452,8 +452,8 @@ impl Session {
     }
 
     /// Sends PUBLISH with DUP, or PUBREL, for what was in flight before this connection, under the identifiers of
-    /// then and in the order of then, no more at a time than the client's Receive Maximum. What has to be committed
-    /// before it can go on.
+    /// then and in the order of then, of PUBLISH no more at a time than the client's Receive Maximum: nothing else waits
+    /// for that [MQTT-3.3.4-10]. What has to be committed before it can go on.
     fn resend(
         &mut self,
         committed: CommitSeq,
@@ -467,15 +467,17 @@ impl Session {
             .saturating_sub(u32::from(self.exchanges.window.unfinished()));
         let mut too_large = Vec::new();
         let mut wait_for = None;
+        let mut messages_wait = false;
         for entry in self.exchanges.window.iter_mut().filter(|entry| entry.in_flight.resend) {
-            if room == 0 {
-                break;
+            let (packet_id, phase) = (entry.in_flight.packet_id, entry.in_flight.phase);
+            messages_wait |= room == 0;
+            if messages_wait && phase != Phase::PubComp {
+                continue;
             }
             if entry.gate() > committed {
                 wait_for = Some(entry.gate());
                 break;
             }
-            let (packet_id, phase) = (entry.in_flight.packet_id, entry.in_flight.phase);
             match entry.content() {
                 Content::Message(queued) if phase != Phase::PubComp => {
                     let source = Source::Kept(&queued.message);
@@ -496,9 +498,13 @@ impl Session {
                     }
                 }
                 // It goes on when the store has read it.
-                Content::Stored(_) if phase != Phase::PubComp => break,
+                Content::Stored(_) if phase != Phase::PubComp => {
+                    messages_wait = true;
+                    continue;
+                }
                 Content::Message(_) | Content::Stored(_) | Content::Nothing => {
-                    room -= 1;
+                    // As it is in the window, too, until it is over.
+                    room = room.saturating_sub(1);
                     report.packets_sent += 1;
                     let (version, bytes) = (link.version, &mut link.outbox.bytes);
                     encode_acknowledgement(bytes, version, AckKind::PubRel, packet_id, ReasonCode::Success);

@@ -89,6 +89,34 @@ fn publishing_is_asked_message_by_message() {
     assert!(limited.contains("fulmar.toml:") && limited.contains("(allow publish news/%g/+)"), "{limited}");
 }
 
+#[test]
+fn nobody_publishes_to_sys_whatever_the_rules_say() {
+    for rules in ["", "[auth]\ndenied_publish = \"close\"\n", "[[acl]]\ntopics = [\"#\", \"$SYS/#\"]\n"] {
+        let broker = Broker::with_config(rules);
+        let mut watcher = connect(V5).client_id("watcher").open(&broker);
+        watcher.subscribe("$SYS/forged", 0);
+        let mut client = connect(V5).client_id("forger").open(&broker);
+        for (qos, kind) in [(1, PUBACK), (2, PUBREC)] {
+            let alias = Property::topic_alias(1);
+            client.send(&publish("$SYS/forged", "m").qos(qos, 9).property(alias.clone()).bytes(V5));
+            assert_eq!(client.read().ack(kind).1, 0x87);
+            client.send(&publish("", "m").qos(qos, 9).property(alias).bytes(V5));
+            assert_eq!(client.read().ack(kind).1, 0x87);
+        }
+        client.publish(&publish("$SYS/forged", "m"));
+        client.ping();
+        let mut client = connect(V3_1_1).client_id("forger").open(&broker);
+        client.send(&publish("$SYS/forged", "m").qos(1, 9).bytes(V3_1_1));
+        if rules.contains("close") {
+            client.expect_closed();
+        } else {
+            client.expect_ack(PUBACK, 9);
+        }
+        watcher.expect_nothing();
+        broker.wait_for_log("$SYS belongs to the broker");
+    }
+}
+
 /// A client that is denied something all the time is counted to the last time, and does not fill the disk with it.
 #[test]
 fn denials_are_counted_and_their_lines_are_bounded() {

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
 
 use crate::support::{
-    AUTH, Broker, CONNACK, Connect, DISCONNECT, Property, RawClient, V3_1_1, V5, Value, auth, connect, find,
-    publish, unique,
+    AUTH, Broker, CONNACK, Connect, DISCONNECT, Property, RawClient, V3_1_1, V5, Value, auth, connect,
+    disconnect, find, pingreq, publish, unique,
 };
 use crate::{Folder, fulmar, passwd, said, user};
 
@@ -90,6 +90,7 @@ fn read_auth(client: &mut RawClient, reason: u8) -> Vec<u8> {
     let (found, properties) = client.read().reason(AUTH);
     assert_eq!(found, reason);
     assert_eq!(find(&properties, 0x15), Some(&Property::authentication_method(METHOD)));
+    assert_eq!(properties.len(), 2, "neither a Reason String nor a User Property: {properties:?}");
     data_of(&properties)
 }
 
@@ -135,6 +136,27 @@ fn who_knows_the_password_enters_and_so_does_the_server() {
     user(V3_1_1, "alice").password("wrong").refused(&broker);
     let right = passwd("check", &folder.path("passwords"), "alice", "alice-password");
     assert!(right.status.success(), "{}", said(&right));
+}
+
+#[test]
+fn whoever_gives_up_on_the_way_is_let_go_and_nothing_else_is_heard() {
+    let folder = Folder::new();
+    let broker = guarded(&folder);
+    let begin = || {
+        let mut client = knock(&Exchange::new("alice", "alice-password").first()).send_to(&broker);
+        read_auth(&mut client, 0x18);
+        client
+    };
+    let mut client = begin();
+    client.send(&disconnect());
+    client.expect_closed();
+    for packet in [connect(V3_1_1).bytes(), connect(V3_1_1).protocol_level(9).bytes(), pingreq()] {
+        let mut client = begin();
+        client.send(&packet);
+        let connack = client.read().connack();
+        assert_eq!(connack.reason, 0x82, "{packet:02x?}");
+        client.expect_closed();
+    }
 }
 
 /// MQTT.js, with a SCRAM that is neither ours nor its own; the password is another one before SASLprep.

@@ -178,6 +178,7 @@ impl Bench {
         let connect = guest.packet();
         let new = NewConnection {
             connect: &connect,
+            terms: &self.broker.terms(&connect)?,
             identity: Arc::new(Identity::anonymous()),
             peer: None,
             waker: Waker::from(wakes.clone()),
@@ -424,7 +425,7 @@ impl Party {
     /// One poll; whether it asks for another. `None` if the session is lost.
     pub fn poll_once(&mut self, now: Instant) -> Option<(Vec<Got>, bool)> {
         let mut report = Report::default();
-        let progress = Progress { heard: false, unwritten: 0, wrote: false, take: true, may_gather: false };
+        let progress = Progress { take: true, may_replay: true, ..Progress::default() };
         let polled = self.broker.poll(&self.handle, self.link, progress, &mut report, &self.waker(), now)?;
         let mut batch = polled.output.batch;
         let mut bytes = Vec::new();

@@ -19,7 +19,7 @@ fn a_client_may_be_silent_for_one_and_a_half_times_its_keep_alive() {
     let mut party = bench.connect(&Guest { keep_alive: 10, ..Guest::new("c") });
     bench.pass(seconds(15) - MILLISECOND);
     assert_eq!(party.close(), None);
-    let heard = Progress { heard: true, unwritten: 0, wrote: false, take: false, may_gather: false };
+    let heard = Progress { heard: true, ..Progress::default() };
     party.progress(heard, bench.now);
     bench.pass(seconds(15) - MILLISECOND);
     assert_eq!(party.close(), None, "counted from the last packet");
@@ -36,7 +36,7 @@ fn a_packet_that_comes_while_deadlines_are_handled_counts() {
     let bench = Bench::new();
     let mut party = bench.connect(&Guest { keep_alive: 10, ..Guest::new("c") });
     let due = bench.now + seconds(15);
-    let heard = Progress { heard: true, unwritten: 0, wrote: false, take: false, may_gather: false };
+    let heard = Progress { heard: true, ..Progress::default() };
     // Another worker handles a packet after the timer has looked at its clock.
     party.progress(heard, due + 5 * MILLISECOND);
     bench.broker.handle_deadlines(due);
@@ -48,7 +48,7 @@ fn a_packet_that_comes_while_deadlines_are_handled_counts() {
 fn a_client_that_reads_nothing_is_given_up_after_the_write_timeout() {
     let mut bench = Bench::new();
     let mut party = bench.connect(&Guest::new("c"));
-    let blocked = Progress { heard: false, unwritten: 10, wrote: false, take: false, may_gather: false };
+    let blocked = Progress { unwritten: 10, ..Progress::default() };
     party.progress(blocked, bench.now);
     bench.pass(seconds(20));
     party.progress(Progress { wrote: true, ..blocked }, bench.now);
@@ -63,15 +63,9 @@ fn one_that_reads_in_the_end_is_not_given_up() {
     let mut bench = Bench::new();
     let mut party = bench.connect(&Guest::new("c"));
     for _ in 0..3 {
-        party.progress(
-            Progress { heard: false, unwritten: 10, wrote: false, take: false, may_gather: false },
-            bench.now,
-        );
+        party.progress(Progress { unwritten: 10, ..Progress::default() }, bench.now);
         bench.pass(seconds(29));
-        party.progress(
-            Progress { heard: false, unwritten: 0, wrote: true, take: false, may_gather: false },
-            bench.now,
-        );
+        party.progress(Progress { wrote: true, ..Progress::default() }, bench.now);
         bench.pass(seconds(29));
     }
     assert_eq!(party.close(), None);

@@ -56,6 +56,69 @@ fn mqtt_3_1_0_2_v5_mqtt_3_2_0_2_a_second_connect_closes_the_connection() {
     });
 }
 
+/// What is wrong with a first CONNECT does not matter in a second: it is answered by its type.
+#[test]
+fn mqtt_3_1_0_2_v5_mqtt_3_14_2_1_a_second_connect_is_a_protocol_error_whatever_it_says() {
+    each(&Version::ALL, |version| {
+        for second in [
+            connect(V3_1_1).protocol_level(6),
+            connect(V3_1_1).protocol_name("AMQP"),
+            connect(V3_1_1).client_id("").clean(false),
+            connect(V5).flip_flags(1),
+            connect(V5).property(Property::receive_maximum(0)),
+        ] {
+            let mut client = join(version);
+            client.send(&second.bytes());
+            client.expect_error(&[0x82]);
+        }
+    });
+}
+
+#[test]
+fn v5_mqtt_3_1_2_24_who_takes_less_than_a_refusal_is_told_nothing() {
+    for (limit, told) in [(1_u32, false), (2, false), (4, false), (5, true), (10, true)] {
+        for connect in [
+            somebody(V5),
+            somebody(V5).property(Property::authentication_method("none such")),
+            somebody(V5).will(Will::new("#", "p")),
+        ] {
+            let mut client =
+                connect.property(Property::maximum_packet_size(limit)).send_to(broker_under_test());
+            match client.read_or_closed() {
+                Some(packet) => {
+                    assert!(told, "{packet:02x?} has more than {limit} bytes");
+                    assert_eq!(packet.body.len(), 3);
+                    assert!(packet.connack().reason >= 0x80);
+                    client.expect_closed();
+                }
+                None => assert!(!told),
+            }
+        }
+    }
+}
+
+/// A client that cannot be told that it is accepted is refused before anything is done for it.
+#[test]
+fn v5_mqtt_3_1_4_2_who_is_refused_for_its_maximum_packet_size_has_changed_nothing() {
+    let (id, topic) = (unique("c"), unique("will"));
+    let mut watcher = join(V5);
+    watcher.subscribe(&topic, 0);
+    let mut owner = connect(V5).client_id(&id).persistent().open(broker_under_test());
+    owner.subscribe("owned", 0);
+    let mut late = connect(V5)
+        .client_id(&id)
+        .will(Will::new(&topic, "refused"))
+        .property(Property::maximum_packet_size(6_u32))
+        .send_to(broker_under_test());
+    if let Some(packet) = late.read_or_closed() {
+        assert_eq!(packet.connack().reason, 0x95);
+        late.expect_closed();
+    }
+    owner.publish(&publish("owned", "still here"));
+    assert_eq!(owner.read_publish().text(), "still here");
+    watcher.expect_nothing();
+}
+
 #[test]
 fn mqtt_3_1_0_2_a_second_connect_takes_no_effect_and_the_will_is_published() {
     each(&Version::NUMBERED, |version| {

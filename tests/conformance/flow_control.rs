@@ -1,7 +1,7 @@
 //! Receive Maximum and Maximum Packet Size, both ways: 5.0 §3.1.2.11.3, §3.1.2.11.4, §3.3.4 and §4.9.
 
 use crate::support::{
-    DISCONNECT, Filter, PUBACK, PUBCOMP, PUBREC, Property, RawClient, SUBACK, UNSUBACK, V5, Version,
+    DISCONNECT, Filter, PUBACK, PUBCOMP, PUBREC, PUBREL, Property, RawClient, SUBACK, UNSUBACK, V5, Version,
     broker_under_test, puback, pubcomp, publish, pubrec, pubrel, subscribe, unique, unsubscribe,
 };
 use crate::{each, join, somebody};
@@ -106,6 +106,63 @@ fn v5_mqtt_3_3_4_9_a_smaller_receive_maximum_holds_for_what_was_in_flight_before
     client.complete(&second);
     let rest = [client.receive().text(), client.receive().text()];
     assert_eq!([first.text(), second.text(), rest[0].clone(), rest[1].clone()], ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn v5_mqtt_3_3_4_10_v5_mqtt_4_4_0_1_a_smaller_receive_maximum_holds_back_no_pubrel() {
+    let topic = unique("narrow");
+    let connect = somebody(V5).persistent();
+    let mut client = connect.open(broker_under_test());
+    client.subscribe(&topic, 2);
+    let mut publisher = join(V5);
+    // Of four in flight the second and the last are released; the others wait for their acknowledgement.
+    let messages: Vec<_> = (1..=4)
+        .map(|number| {
+            publisher
+                .publish(&publish(&topic, number.to_string()).qos(if number == 1 { 1 } else { 2 }, number));
+            client.read_publish()
+        })
+        .collect();
+    for released in [1, 3] {
+        let packet_id = messages[released].packet_id;
+        client.send(&pubrec(packet_id).bytes());
+        client.expect_ack(PUBREL, packet_id);
+    }
+    client.cut();
+    let mut client = connect.property(Property::receive_maximum(1)).open(broker_under_test());
+    let first = client.read_publish();
+    assert_eq!(first.text(), "1");
+    let released = [messages[1].packet_id, messages[3].packet_id];
+    released.into_iter().for_each(|packet_id| client.expect_ack(PUBREL, packet_id));
+    client.expect_nothing();
+    for packet_id in released {
+        client.send(&pubcomp(packet_id).bytes());
+    }
+    client.expect_nothing();
+    client.complete(&first);
+    assert_eq!(client.receive().text(), "3");
+    client.expect_nothing();
+}
+
+#[test]
+fn v5_mqtt_3_3_4_7_exchanges_of_an_earlier_connection_do_not_count_against_the_receive_maximum() {
+    let topic = unique("t");
+    let connect = somebody(V5).persistent();
+    let mut client = connect.open(broker_under_test());
+    let maximum = u16::try_from(client.accepted().number(0x21).unwrap_or(65_535)).unwrap();
+    assert!(maximum < 30_000, "twice as many have identifiers");
+    let begin = |client: &mut RawClient, packet_ids: std::ops::RangeInclusive<u16>| {
+        let messages = packet_ids.clone().map(|id| publish(&topic, "p").qos(2, id).bytes(V5));
+        client.send(&messages.collect::<Vec<_>>().concat());
+        packet_ids.for_each(|id| client.expect_ack(PUBREC, id));
+    };
+    begin(&mut client, 1..=maximum);
+    client.cut();
+    let mut client = connect.open(broker_under_test());
+    assert!(client.accepted().session_present);
+    begin(&mut client, maximum + 1..=2 * maximum);
+    client.send(&publish(&topic, "p").qos(2, 2 * maximum + 1).bytes(V5));
+    client.expect_error(&[0x93]);
 }
 
 #[test]

@@ -260,6 +260,27 @@ fn v5_mqtt_3_1_4_1_a_will_topic_that_is_no_topic_name_is_refused() {
     }
 }
 
+/// §4.7.2: the broker's own topics are not for clients, alive or dead.
+#[test]
+fn v5_mqtt_3_1_4_1_v311_mqtt_3_1_4_2_a_will_for_the_brokers_own_topics_is_refused_or_goes_nowhere() {
+    each(&Version::NUMBERED, |version| {
+        let topic = format!("$SYS/{}", unique("forged"));
+        let mut watcher = join(version);
+        watcher.subscribe(&topic, 0);
+        let mut client =
+            somebody(version).will(Will::new(&topic, "forged").retain()).send_to(broker_under_test());
+        let connack = client.read().connack();
+        match connack.reason {
+            0 => client.cut(),
+            reason => {
+                assert_eq!(reason, if version.is_v5() { 0x87 } else { 5 });
+                client.expect_closed();
+            }
+        }
+        watcher.expect_nothing();
+    });
+}
+
 #[test]
 fn v311_mqtt_3_2_2_6_v311_mqtt_4_8_0_1_no_return_code_fits_a_will_topic_with_wildcards() {
     for topic in ["", "a/#", "+"] {

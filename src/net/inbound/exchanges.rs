@@ -53,7 +53,7 @@ impl Inbound {
             };
             owed += usize::from(incoming.publish.qos == QoS::AtLeastOnce);
             // What is acknowledged at once is in flight alone; what waits for the store piles up.
-            let mut in_flight = usize::from(self.unreleased) + held + if piles_up { owed } else { 1 };
+            let mut in_flight = self.unreleased_here() + held + if piles_up { owed } else { 1 };
             let mut exchange = state.as_mut().filter(|_| incoming.publish.qos == QoS::ExactlyOnce);
             if let Some(state) = &mut exchange {
                 // What an earlier connection left in its socket must not begin an exchange that a later one has ended.
@@ -66,7 +66,7 @@ impl Inbound {
                     break;
                 }
                 self.unreleased = unreleased(&state.session);
-                in_flight = usize::from(self.unreleased) + held;
+                in_flight = self.unreleased_here() + held;
             }
             let exceeds = self.version == ProtocolVersion::V5 && in_flight > usize::from(most);
             if exceeds && !self.forgives_receive_maximum {
@@ -206,7 +206,14 @@ impl Inbound {
             broker.append_gathered(transaction, batch.report);
         }
         self.unreleased = unreleased(&state.session);
+        self.inherited = self.inherited.min(self.unreleased);
         result
+    }
+
+    /// QoS 2 exchanges that this connection has begun and not released: never more than that, and less as long as those
+    /// before it are released behind its own.
+    fn unreleased_here(&self) -> usize {
+        usize::from(self.unreleased.saturating_sub(self.inherited))
     }
 
     /// Forgets a QoS 2 message that is refused: its identifier is free again [MQTT-4.3.3-9].
