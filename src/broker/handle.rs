@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::deadlines::DeadlineKey;
 use super::groups::Group;
+use super::retained::RetainedAge;
 use crate::auth::Identity;
 use crate::auth::acl::Permissions;
 use crate::message::{Message, Publisher, SessionNumber};
@@ -154,6 +155,8 @@ impl PendingWill {
 pub struct Replay {
     /// The subscription's filter.
     pub filter: TopicFilter,
+    /// What was retained before this age was there when the client subscribed; what is newer reaches it by itself.
+    pub age: RetainedAge,
     /// Where to go on.
     pub cursor: Option<Cursor>,
     /// On what terms.

@@ -44,6 +44,19 @@ pub struct RetainedLimits {
 struct Kept {
     message: Arc<Message>,
     slot: RetainedSlot,
+    /// Of the tree when it was retained.
+    age: RetainedAge,
+}
+
+/// How many replays of the tree have begun. It stays at its highest value, behind which nothing is told apart any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct RetainedAge(u32);
+
+impl RetainedAge {
+    /// Whether what was retained at another age is newer than a replay that began at this one.
+    fn is_before(self, other: Self) -> bool {
+        other >= self && self.0 < u32::MAX
+    }
 }
 
 /// Where a message is retained.
@@ -61,6 +74,7 @@ enum Placed {
 #[derive(Debug)]
 pub struct Retained {
     tree: RetainedTree<Kept>,
+    age: RetainedAge,
     /// Places in the store that are free again, and the first that never was taken.
     free: Vec<u32>,
     next_slot: u32,
@@ -73,7 +87,15 @@ pub struct Retained {
 impl Retained {
     /// An empty tree.
     pub fn new(limits: RetainedLimits) -> Self {
-        Self { tree: RetainedTree::new(), free: Vec::new(), next_slot: 0, bytes: 0, limits, refused: 0 }
+        Self {
+            tree: RetainedTree::new(),
+            age: RetainedAge::default(),
+            free: Vec::new(),
+            next_slot: 0,
+            bytes: 0,
+            limits,
+            refused: 0,
+        }
     }
 
     /// Retains a message, or removes the topic's if the payload is empty. The place it has in the store, unless it was
@@ -98,7 +120,7 @@ impl Retained {
                 Some((_, slot)) => slot,
                 None => self.take_slot(),
             };
-            let kept = Kept { message: message.clone(), slot };
+            let kept = Kept { message: message.clone(), slot, age: self.age };
             let previous = self.tree.insert(message.topic(), kept);
             self.bytes -= previous.as_ref().map_or(0, |old| old.message.cost());
             return (Placed::At(slot), previous);
@@ -132,7 +154,7 @@ impl Retained {
         for (slot, message) in kept {
             self.bytes += message.cost();
             let topic = message.clone();
-            self.tree.insert(topic.topic(), Kept { message, slot });
+            self.tree.insert(topic.topic(), Kept { message, slot, age: self.age });
         }
     }
 
@@ -171,16 +193,32 @@ impl Retained {
             // Where the shorter slice ends, only a walk of that length can tell.
             cursor = scan(fit, &mut found);
         }
-        slice.extend(found.iter().map(|kept| kept.message.clone()));
+        let there = found.iter().filter(|kept| !replay.age.is_before(kept.age));
+        slice.extend(there.map(|kept| kept.message.clone()));
         cursor
     }
 }
 
 impl Broker {
-    /// Whether retained messages may match a filter. If not, a subscription that stands in the trie already needs no
-    /// replay: what is retained from now on is routed after that, and so reaches the subscriber.
-    pub(super) fn may_be_retained(&self, filter: &TopicFilter) -> bool {
-        self.retained.lock().may_match(filter)
+    /// The age of what is retained by now, if any of it may match a filter. If the subscription stands in the trie already, what
+    /// is retained from now on is routed after that, and so reaches the subscriber: it is not for the replay.
+    pub(super) fn begin_replay(&self, filter: &TopicFilter) -> Option<RetainedAge> {
+        let mut retained = self.retained.lock();
+        if !retained.may_match(filter) {
+            return None;
+        }
+        retained.age = RetainedAge(retained.age.0.saturating_add(1));
+        Some(retained.age)
+    }
+
+    /// Sends at once what new subscriptions are to get, as far as there is room: the next packet of their client may replace
+    /// what is retained now. `replays`: how many of them there are at most.
+    pub fn replay_at_once(&self, handle: &SessionHandle, replays: usize, report: &mut Report, now: Instant) {
+        for _ in 0..replays {
+            if !self.replay(handle, report, now) {
+                break;
+            }
+        }
     }
 
     /// Retains a message, or removes its topic's.

@@ -167,17 +167,18 @@ impl Broker {
             RetainHandling::SendIfNew => replaced.is_none(),
             RetainHandling::DoNotSend => false,
         };
-        if wants_retained && !self.may_be_retained(&filter) {
+        let age = if wants_retained { self.begin_replay(&filter) } else { None };
+        if wants_retained && age.is_none() {
             // One that is under way has the terms of an earlier subscription.
             state.extras().and_then(|extras| extras.replays.remove(&id));
-        } else if wants_retained {
+        } else if let Some(age) = age {
             let granted = Granted {
                 qos: options.qos,
                 retain_as_published: true,
                 identifiers: (identifier != 0).then(|| [identifier].into()),
             };
             // One that was under way for an earlier subscription begins anew, so that they cannot pile up.
-            let replay = Replay { filter, cursor: None, granted, no_local: options.no_local };
+            let replay = Replay { filter, age, cursor: None, granted, no_local: options.no_local };
             state.make_extras().replays.insert(id, replay);
         }
         (granted_reason(options.qos), sequence)

@@ -502,7 +502,13 @@ impl Inbound {
         }
         let answer =
             SubAck { packet_id: packet.packet_id, reason_string: None, user_properties: Vec::new(), reasons };
-        self.send(&Packet::SubAck(answer), sequence, batch)
+        self.send(&Packet::SubAck(answer), sequence, batch)?;
+        // What a kept session gets may have to be kept, and comes behind the SUBACK with all else.
+        if !self.kept && !self.acks.hold_a_suback() {
+            let Batch { report, now, .. } = batch;
+            self.shared.broker.replay_at_once(&self.handle, packet.requests.len(), report, *now);
+        }
+        Ok(())
     }
 
     fn unsubscribe(&mut self, packet: &Unsubscribe<'_>, batch: &mut Batch<'_>) -> Result<(), Failure> {

@@ -1,6 +1,8 @@
 //! Retained messages: §3.3.1.3 of both standards, Retain Handling and Retain As Published of 5.0 §3.8.3.1.
 
-use crate::support::{Filter, SUBACK, V5, Version, broker_under_test, connect, publish, subscribe, unique};
+use crate::support::{
+    Filter, Received, SUBACK, V5, Version, broker_under_test, connect, publish, subscribe, unique,
+};
 use crate::{each, join};
 
 /// Texts and RETAIN flags of what a new subscriber of the filter gets.
@@ -158,6 +160,48 @@ fn v5_mqtt_3_3_1_9_v5_mqtt_3_8_4_4_v5_mqtt_3_8_4_3_v311_mqtt_3_8_4_3_each_subscr
             assert_eq!((message.text().as_str(), message.retain), ("retained", true));
         }
         client.expect_nothing();
+    });
+}
+
+/// What is retained when the SUBSCRIBE comes is sent, once, whatever comes in one breath with it.
+#[test]
+fn v5_mqtt_3_3_1_9_v5_mqtt_3_8_4_4_v311_mqtt_3_3_1_6_a_subscribe_is_for_what_is_retained_then() {
+    each(&Version::ALL, |version| {
+        let topic = unique("retained");
+        let mut publisher = join(version);
+        for level in ["replaced", "removed", "stays"] {
+            publisher.publish(&publish(format!("{topic}/{level}"), "old").retain());
+        }
+        publisher.ping();
+        let mut client = join(version);
+        let new = |level: &str, text: &str| publish(format!("{topic}/{level}"), text).retain().bytes(version);
+        client.send(
+            &[
+                subscribe(version, 1, &[], &[Filter::new(format!("{topic}/#"), 0)]),
+                new("replaced", "new"),
+                new("removed", ""),
+                new("added", "new"),
+            ]
+            .concat(),
+        );
+        client.read().must_be(SUBACK);
+        let received = client.all_before_pingresp();
+        let mut received: Vec<_> = received.iter().map(Received::publish).collect();
+        // Among different topics the order is the server's.
+        received.sort_by(|one, other| one.topic.cmp(&other.topic));
+        let received: Vec<_> = received
+            .iter()
+            .map(|message| (&message.topic[topic.len() + 1..], message.text(), message.retain))
+            .collect();
+        let expected = [
+            ("added", "new", false),
+            ("removed", "old", true),
+            ("removed", "", false),
+            ("replaced", "old", true),
+            ("replaced", "new", false),
+            ("stays", "old", true),
+        ];
+        assert_eq!(received, expected.map(|(level, text, retain)| (level, text.to_owned(), retain)));
     });
 }
 
