@@ -498,10 +498,7 @@ impl Session {
                     }
                 }
                 // It goes on when the store has read it.
-                Content::Stored(_) if phase != Phase::PubComp => {
-                    messages_wait = true;
-                    continue;
-                }
+                Content::Stored(_) if phase != Phase::PubComp => break,
                 Content::Message(_) | Content::Stored(_) | Content::Nothing => {
                     // As it is in the window, too, until it is over.
                     room = room.saturating_sub(1);
