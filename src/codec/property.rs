@@ -94,7 +94,9 @@ impl fmt::Display for PropertyId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the standard's")]
 pub enum Property<'a> {
-    PayloadFormatIndicator(bool),
+    /// 1: the payload is UTF-8. The standard gives no other value but 0 a meaning, and has it forwarded unaltered
+    /// [MQTT-3.3.2-4].
+    PayloadFormatIndicator(u8),
     MessageExpiryInterval(u32),
     ContentType(&'a str),
     ResponseTopic(&'a str),
@@ -165,8 +167,8 @@ impl Property<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         out.push(self.id() as u8);
         match *self {
-            Self::PayloadFormatIndicator(value)
-            | Self::RequestProblemInformation(value)
+            Self::PayloadFormatIndicator(value) => out.push(value),
+            Self::RequestProblemInformation(value)
             | Self::RequestResponseInformation(value)
             | Self::RetainAvailable(value)
             | Self::WildcardSubscriptionAvailable(value)
@@ -272,7 +274,7 @@ fn read_value<'a>(reader: &mut Reader<'a>, id: PropertyId) -> Result<Property<'a
         value => Err(out_of_range(u32::from(value))),
     };
     Ok(match id {
-        PropertyId::PayloadFormatIndicator => Property::PayloadFormatIndicator(boolean(reader)?),
+        PropertyId::PayloadFormatIndicator => Property::PayloadFormatIndicator(reader.byte()?),
         PropertyId::MessageExpiryInterval => Property::MessageExpiryInterval(reader.four_byte_integer()?),
         PropertyId::ContentType => Property::ContentType(reader.string()?),
         PropertyId::ResponseTopic => {

@@ -75,7 +75,7 @@ pub(super) fn read_message_properties(
     read_list(raw, place, |property| {
         properties.needs_filtering |= is_for_one_hop(property.id());
         match property {
-            Property::PayloadFormatIndicator(value) => properties.payload_is_utf8 = value,
+            Property::PayloadFormatIndicator(value) => properties.payload_is_utf8 = value == 1,
             Property::MessageExpiryInterval(seconds) => properties.message_expiry_interval = Some(seconds),
             Property::TopicAlias(alias) => properties.topic_alias = Some(alias),
             Property::SubscriptionIdentifier(_) => properties.has_subscription_identifier = true,

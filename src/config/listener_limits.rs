@@ -104,7 +104,7 @@ pub(super) static LISTENER_LIMIT_KEYS: &[Key<Listener>] = &[
     timeout!(connect_timeout, "How long a new connection may take until it has said who it is."),
     size!(
         max_packet_size,
-        64..=LARGEST_PACKET,
+        16..=LARGEST_PACKET,
         "Largest MQTT packet accepted from clients of this listener, its header included."
     ),
     number!(

@@ -367,7 +367,7 @@ mod tests {
             (
                 "[limits]\nmax_packet_size = \"16MB\"\nmax_conections = 3\n[queue]\nmessages = 0\noverflow = 1\n",
                 &[
-                    ":2: limits.max_packet_size = \"16MB\": expected a size from 64B to 256MiB",
+                    ":2: limits.max_packet_size = \"16MB\": expected a size from 16B to 256MiB",
                     ":3: limits.max_conections: there is no such key; did you mean limits.max_connections?",
                     ":5: queue.messages = 0: expected a number from 1 to 4294967295",
                     ":6: queue.overflow = 1: expected \"drop-oldest\", \"drop-newest\" or \"reject\"",

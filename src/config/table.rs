@@ -153,7 +153,7 @@ pub(super) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
 static KEYS: &[Key<Config>] = &[
     size!(
         limits.max_packet_size,
-        64..=LARGEST_PACKET,
+        16..=LARGEST_PACKET,
         None,
         "Largest MQTT packet accepted, its header included. Larger ones are refused before they are read."
     ),

@@ -267,7 +267,6 @@ fn v5_accepts_what_must_be_refused() {
     for (clause, frame) in [
         ("2.2.2.2: repeated", frame(0x40, &bytes("0001 00 08 1F'x' 1F'y'"))),
         ("3.1.2.11.3: Receive Maximum 0", frame(0x10, &bytes("'MQTT' 05 02 0000 03 210000 'a'"))),
-        ("3.3.2.3.2: no boolean", frame(0x30, &bytes("'a' 02 0107"))),
         ("MQTT-3.3.2-8: alias 0", frame(0x30, &bytes("'a' 03 230000"))),
         ("3.3.2.1: neither topic nor alias", frame(0x30, &bytes("'' 00"))),
         ("2.2.2.1: a length that ends in a property", frame(0x30, &bytes("'a' 01 0101"))),

@@ -43,7 +43,7 @@ fn properties_are_seen_one_by_one() {
     assert_eq!(
         seen,
         [
-            Property::PayloadFormatIndicator(true),
+            Property::PayloadFormatIndicator(1),
             Property::MessageExpiryInterval(9),
             Property::TopicAlias(alias),
             Property::SubscriptionIdentifier(1),

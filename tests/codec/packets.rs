@@ -153,7 +153,7 @@ fn will(version: ProtocolVersion) -> impl Strategy<Value = Will<'static>> {
             if let Some((values, correlation_data, user_properties)) = properties.filter(|_| version == V5) {
                 delay_interval = values.0;
                 list.add(values.0.map(Property::WillDelayInterval));
-                list.add(values.1.map(Property::PayloadFormatIndicator));
+                list.add(values.1.map(u8::from).map(Property::PayloadFormatIndicator));
                 list.add(values.2.map(Property::MessageExpiryInterval));
                 list.add(values.3.map(Property::ContentType));
                 list.add(values.4.map(Property::ResponseTopic));
@@ -173,7 +173,7 @@ fn publish(version: ProtocolVersion) -> impl Strategy<Value = Publish<'static>> 
         move |((dup, qos, retain, packet_id), topic, only_alias, payload, properties)| {
             let mut list = List::default();
             if let Some((numbers, texts)) = properties.filter(|_| version == V5) {
-                list.add(numbers.0.map(Property::PayloadFormatIndicator));
+                list.add(numbers.0.map(u8::from).map(Property::PayloadFormatIndicator));
                 list.add(numbers.1.map(Property::MessageExpiryInterval));
                 list.add(numbers.2.map(Property::TopicAlias));
                 list.add(texts.0.map(Property::ResponseTopic));
@@ -212,7 +212,7 @@ impl List {
         property.encode(&mut self.raw).unwrap();
         let known = &mut self.properties;
         if let Property::PayloadFormatIndicator(value) = property {
-            known.payload_is_utf8 = value;
+            known.payload_is_utf8 = value == 1;
         }
         if let Property::MessageExpiryInterval(value) = property {
             known.message_expiry_interval = Some(value);

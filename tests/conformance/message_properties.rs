@@ -72,13 +72,15 @@ fn v5_mqtt_3_3_2_17_properties_survive_being_retained_and_queued() {
 }
 
 #[test]
-fn v5_mqtt_3_3_2_4_payload_format_zero_passes_like_others() {
+fn v5_mqtt_3_3_2_4_a_payload_format_is_forwarded_unaltered_whatever_it_says() {
     let topic = unique("t");
     let mut client = join(V5);
     client.subscribe(&topic, 0);
-    client.publish(&publish(&topic, [0xFF]).property(Property::payload_format(0)));
-    let message = client.read_publish();
-    assert_eq!((message.number(0x01), message.payload), (Some(0), vec![0xFF]));
+    for format in [0, 2, 233] {
+        client.publish(&publish(&topic, [0xFF]).property(Property::payload_format(format)));
+        let message = client.read_publish();
+        assert_eq!((message.number(0x01), message.payload), (Some(format.into()), vec![0xFF]));
+    }
 }
 
 #[test]

@@ -150,13 +150,6 @@ fn v5_mqtt_3_3_2_14_v5_mqtt_3_3_2_13_a_response_topic_must_be_a_topic_name() {
 }
 
 #[test]
-fn v5_mqtt_4_13_1_1_a_payload_format_indicator_is_zero_or_one() {
-    let mut client = join(V5);
-    client.send(&publish(unique("t"), "p").property(Property::payload_format(2)).bytes(V5));
-    client.expect_error(&[0x81, 0x82]);
-}
-
-#[test]
 fn mqtt_3_3_4_1_payloads_of_every_length_pass_unaltered() {
     each(&Version::ALL, |version| {
         let topic = unique("t");
