@@ -106,7 +106,8 @@ impl Refusal {
             Self::TooManySessions => ReasonCode::QuotaExceeded,
             Self::WillQoS => ReasonCode::QoSNotSupported,
             Self::WillRetain => ReasonCode::RetainNotSupported,
-            Self::WillTopic(_) => ReasonCode::TopicNameInvalid,
+            // 0x90 is for names that are not malformed, §3.2.2.2.
+            Self::WillTopic(_) => ReasonCode::ProtocolError,
             Self::WillDenied(_) => ReasonCode::NotAuthorized,
             Self::AuthenticationMethod => ReasonCode::BadAuthenticationMethod,
             Self::Stopping => ReasonCode::ServerUnavailable,

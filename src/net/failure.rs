@@ -174,15 +174,8 @@ impl Failure {
             }
             Self::Banned(_) => return Some(Answer::refusing(version, ReasonCode::Banned)),
             Self::Decode(error) => return Some(error.answer(version)),
-            Self::SecondConnect
-            | Self::UnexpectedPacket(_)
-            | Self::ContradictoryAcknowledgement(..)
-            | Self::TopicAliasUnknown(_)
-            | Self::SubscriptionIdentifier
-            | Self::Subscribe(SubscribeError::NoLocalOnShared)
-            | Self::SessionExpiryInterval => ReasonCode::ProtocolError,
-            Self::TopicAliasTooLarge(..) => ReasonCode::TopicAliasInvalid,
             Self::Topic(TopicError::NotUtf8 | TopicError::Null) => ReasonCode::MalformedPacket,
+            // 0x90 is for names that are correctly formed.
             Self::Topic(
                 TopicError::Empty
                 | TopicError::TooLong
@@ -190,7 +183,15 @@ impl Failure {
                 | TopicError::MisplacedMultiLevel
                 | TopicError::MisplacedSingleLevel
                 | TopicError::MalformedShare,
-            ) => ReasonCode::TopicNameInvalid,
+            )
+            | Self::SecondConnect
+            | Self::UnexpectedPacket(_)
+            | Self::ContradictoryAcknowledgement(..)
+            | Self::TopicAliasUnknown(_)
+            | Self::SubscriptionIdentifier
+            | Self::Subscribe(SubscribeError::NoLocalOnShared)
+            | Self::SessionExpiryInterval => ReasonCode::ProtocolError,
+            Self::TopicAliasTooLarge(..) => ReasonCode::TopicAliasInvalid,
             Self::PublishDenied(_) | Self::NotProvedAgain(_) => ReasonCode::NotAuthorized,
             Self::ReceiveMaximumExceeded(_) => ReasonCode::ReceiveMaximumExceeded,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,

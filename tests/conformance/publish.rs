@@ -88,7 +88,8 @@ fn mqtt_3_3_2_2_v5_mqtt_4_7_0_1_v311_mqtt_4_7_1_1_a_topic_name_with_a_wildcard_c
             for qos in 0..=2 {
                 let mut client = join(version);
                 client.send(&publish(topic, "p").qos(qos, 1).bytes(version));
-                client.expect_error(&[0x81, 0x82, 0x90]);
+                // 0x90 is for names that are correctly formed.
+                client.expect_error(&[0x81, 0x82]);
             }
         }
     });

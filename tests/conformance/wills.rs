@@ -256,7 +256,8 @@ fn v5_mqtt_3_1_2_8_a_session_that_ends_with_its_connection_does_not_wait_for_the
 fn v5_mqtt_3_1_4_1_a_will_topic_that_is_no_topic_name_is_refused() {
     for topic in ["", "a/#", "+"] {
         let mut client = somebody(V5).will(Will::new(topic, "w")).send_to(broker_under_test());
-        client.expect_connect_error(&[0x81, 0x82, 0x90]);
+        // 0x90 is for names that are not malformed.
+        client.expect_connect_error(&[0x81, 0x82]);
     }
 }
 
