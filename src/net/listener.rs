@@ -19,7 +19,7 @@ use super::serve::Serve;
 use super::socket::{Accepted, Bound, Inherited};
 use super::throttle::Bucket;
 use super::tls::TlsError;
-use super::{Shared, handshake, transport};
+use super::{Shared, handshake, round, transport};
 use crate::broker::Counter;
 use crate::config::Listener;
 
@@ -96,6 +96,8 @@ async fn accept(socket: Bound, entrance: Arc<Entrance>) {
                 }
             },
         };
+        // If it goes first, nobody else of this round does.
+        let _ = round::is_first();
         match accepted {
             Ok(accepted) => {
                 shared.broker.counters.add(Counter::SocketsAccepted, 1);

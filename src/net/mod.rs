@@ -21,6 +21,7 @@ mod peer;
 mod permit;
 mod proxy;
 mod reader;
+pub(crate) mod round;
 mod rush;
 mod scratch;
 mod serve;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::entrance::OpenConnection;
 use super::handshake::{Started, begin, end};
 use super::peer::Arrival;
+use super::round;
 use super::stream::ClientStream;
 
 /// See the module.
@@ -39,6 +40,10 @@ impl<S: ClientStream + Send + 'static> Future for Serve<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if round::is_first() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             let next = match &mut self.step {
                 Step::Beginning(begin) => ready!(begin.as_mut().poll(cx)).map_or(Step::Ended, Step::Running),

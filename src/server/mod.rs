@@ -112,6 +112,7 @@ pub fn run(config: Config, sources: Sources, salvage: bool) -> Result<(), StartE
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
+        .on_thread_unpark(net::round::begin)
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;

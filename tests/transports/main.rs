@@ -9,6 +9,7 @@ mod curl;
 mod examples;
 mod large;
 mod limits;
+mod order;
 mod own_tools;
 mod proxied;
 mod renewal;
