@@ -368,6 +368,7 @@ impl Broker {
             blocked: None,
             watched: false,
             to_resend: 0,
+            untaken: 0,
             gated: None,
         }
     }

@@ -306,7 +306,9 @@ impl<S: ClientStream> Connection<S> {
         self.inbound.release_acknowledgements(cx.waker());
         // The CONNACK is the first to go.
         self.acknowledged |= self.inbound.acks.ready() > 0;
-        progress.take = !self.is_writing() && self.acknowledged;
+        // A client that has said DISCONNECT gets what it is owed, and no more messages.
+        let is_leaving = self.ending.as_ref().is_some_and(|ending| ending.is_asked_for());
+        progress.take = !self.is_writing() && self.acknowledged && !is_leaving;
         progress.may_replay = !self.inbound.acks.hold_a_suback();
         let batch = self.take_output(cx, progress, scratch, now)?;
         if self.is_writing() || self.gathering {

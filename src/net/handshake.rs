@@ -33,7 +33,7 @@ use crate::codec::{
 use crate::config::Limits;
 
 /// How long a client that is sent away may take to read why.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How long what an ended connection owes its client may take: to be committed, and to be read.
 const FINISH: Duration = Duration::from_secs(2);

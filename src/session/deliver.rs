@@ -421,6 +421,7 @@ impl Session {
         let header = PublishHeader { dup: false, qos, retain, packet_id: Some(packet_id) };
         link.outbox.begin(&mut report.buffers);
         write(link, source, header, &properties, terms.several);
+        link.untaken = link.untaken.saturating_add(1);
         report.sent += 1;
         report.sent_bytes += source.payload().len() as u64;
         Some(packet_id)
@@ -465,7 +466,7 @@ impl Session {
         link.outbox.begin(&mut report.buffers);
         let mut room = (u32::from(link.window) + u32::from(link.to_resend))
             .saturating_sub(u32::from(self.exchanges.window.unfinished()));
-        let mut too_large = Vec::new();
+        let mut dropped = Vec::new();
         let mut wait_for = None;
         let mut messages_wait = false;
         for entry in self.exchanges.window.iter_mut().filter(|entry| entry.in_flight.resend) {
@@ -482,8 +483,12 @@ impl Session {
                 Content::Message(queued) if phase != Phase::PubComp => {
                     let source = Source::Kept(&queued.message);
                     let properties = Properties::of(source, queued.identifiers.as_ref(), context);
-                    if !properties.fit(link, source, true) {
-                        too_large.push((packet_id, phase));
+                    let is_expired = queued.message.expiry(context.now) == Expiry::Expired;
+                    if is_expired && !entry.in_flight.sent {
+                        // Its delivery has not begun [MQTT-3.3.2-5].
+                        dropped.push((packet_id, phase, DropReason::Expired));
+                    } else if !properties.fit(link, source, true) {
+                        dropped.push((packet_id, phase, DropReason::TooLarge));
                     } else {
                         let header = PublishHeader {
                             dup: entry.in_flight.sent,
@@ -492,6 +497,7 @@ impl Session {
                             packet_id: Some(packet_id),
                         };
                         write(link, source, header, &properties, false);
+                        link.untaken = link.untaken.saturating_add(1);
                         room -= 1;
                         report.sent += 1;
                         report.sent_bytes += queued.message.payload().len() as u64;
@@ -508,16 +514,17 @@ impl Session {
                 }
             }
             entry.in_flight.resend = false;
+            entry.in_flight.repeated = entry.in_flight.sent;
             entry.in_flight.sent = true;
             link.to_resend -= 1;
         }
-        for (packet_id, phase) in too_large {
+        for (packet_id, phase, reason) in dropped {
             if let Some((owner, row)) =
                 self.exchanges.window.finish(packet_id, phase, owner).and_then(|ended| ended.row)
             {
                 report.records.push_done(owner, row);
             }
-            self.count_drop(DropReason::TooLarge, 1, report);
+            self.count_drop(reason, 1, report);
         }
         wait_for
     }
@@ -551,6 +558,7 @@ impl Session {
                     };
                     link.outbox.begin(&mut report.buffers);
                     write(link, source, header, &properties, Arc::strong_count(&queued.message) > 2);
+                    link.untaken = link.untaken.saturating_add(1);
                     report.sent += 1;
                     report.sent_bytes += queued.message.payload().len() as u64;
                 }

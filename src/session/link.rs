@@ -66,6 +66,8 @@ pub struct Link {
     pub watched: bool,
     /// In flight from before this connection and not sent again yet.
     pub to_resend: u16,
+    /// In flight, and in the outbox since it was last taken: the client cannot have seen them.
+    pub untaken: u16,
     /// In flight and not sent yet, because the store has not committed it: in the order of sending.
     pub gated: Option<Box<VecDeque<PacketId>>>,
 }

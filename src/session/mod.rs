@@ -135,6 +135,7 @@ impl Session {
     /// Gives the session its connection. What is in flight from before is sent again by the next
     /// [`Session::poll_output`]. Returns the link it replaces, if another connection had the session.
     pub fn attach(&mut self, mut link: Link) -> Option<Box<Link>> {
+        self.take_back_untaken();
         if !self.exchanges.window.is_empty() {
             self.exchanges.window.iter_mut().for_each(|entry| entry.in_flight.resend = true);
         }
@@ -147,9 +148,18 @@ impl Session {
         if !self.is_attached(id) {
             return None;
         }
+        self.take_back_untaken();
         self.leave_to_store(timebase);
         self.exchanges.shrink();
         self.link.take()
+    }
+
+    /// What the outbox of a connection that has ended holds was not sent: DUP would be wrong on it [MQTT-3.3.1-1], and it
+    /// may expire.
+    fn take_back_untaken(&mut self) {
+        if let Some(link) = self.link.as_ref().filter(|link| link.untaken > 0) {
+            self.exchanges.window.take_back(link.untaken);
+        }
     }
 
     /// Whether this connection has the session.
@@ -333,6 +343,7 @@ impl Session {
         let link = self.link.as_mut()?;
         link.scheduled = false;
         let batch = if link.outbox.is_empty() { Batch::default() } else { link.outbox.take() };
+        link.untaken = 0;
         Some(Output { batch, close: link.close, more, wait_for })
     }
 

@@ -67,6 +67,8 @@ pub struct InFlight {
     pub resend: bool,
     /// It was sent, on this connection or an earlier one.
     pub sent: bool,
+    /// Its last PUBLISH was not its first.
+    pub repeated: bool,
 }
 
 /// What is remembered beside of a message that outlives the connection, or came through a shared group.
@@ -197,7 +199,7 @@ impl Window {
             self.next = after(packet_id);
             // Their identifiers may have been given out by several connections.
             self.disordered = true;
-            self.push(InFlight { packet_id, phase, resend: false, sent: true }, details);
+            self.push(InFlight { packet_id, phase, resend: false, sent: true, repeated: false }, details);
         }
     }
 
@@ -211,7 +213,7 @@ impl Window {
             }
             None => self.free_packet_id()?,
         };
-        self.push(InFlight { packet_id, phase, resend: false, sent }, details);
+        self.push(InFlight { packet_id, phase, resend: false, sent, repeated: false }, details);
         Some(packet_id)
     }
 
@@ -232,11 +234,21 @@ impl Window {
             phase,
             resend: false,
             sent: true,
+            repeated: false,
         };
         self.entries.extend((first.get()..=last.get()).map(in_flight));
         self.next = after(last);
         self.unfinished += last.get() - first.get() + 1;
         Some(first)
+    }
+
+    /// Notes that the last so many PUBLISH packets of this connection were not sent, although they were to be.
+    pub fn take_back(&mut self, count: u16) {
+        let sent = self.entries.iter_mut().rev().filter(|entry| {
+            let waits_for_an_answer = matches!(entry.phase, Phase::PubAck | Phase::PubRec);
+            entry.sent && !entry.resend && waits_for_an_answer
+        });
+        sent.take(count.into()).for_each(|entry| entry.sent = entry.repeated);
     }
 
     fn push(&mut self, in_flight: InFlight, details: Details) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fulmar::broker::Progress;
 use fulmar::session::Close;
 
-use crate::bench::{Bench, Guest, Q1, Spec, texts};
+use crate::bench::{Bench, Guest, Q1, Q2, Spec, texts};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -169,6 +169,30 @@ fn a_message_expires_in_the_queue_and_bears_what_is_left() {
     assert_eq!(texts(&got), ["long"]);
     assert_eq!(got[0].expiry, Some(91), "of 100, 9 s and a little have passed");
     assert_eq!(bench.sys("publish/messages/dropped/expired"), 1);
+}
+
+/// [MQTT-3.3.2-5]: what was not written to a client before its connection ended has not begun its way.
+#[test]
+fn a_message_expires_in_the_outbox_of_a_connection_that_has_ended() {
+    let mut bench = Bench::new();
+    let mut party = bench.connect(&Guest::staying("c"));
+    party.subscribe("t", Q2);
+    let spec = |qos, expiry| Spec { qos, expiry, ..Spec::default() };
+    bench.publish_all("t", &["sent 1"], &spec(Q1, Some(5)));
+    bench.publish_all("t", &["sent 2"], &spec(Q2, Some(5)));
+    assert_eq!(texts(&party.poll(bench.now)), ["sent 1", "sent 2"]);
+    bench.publish_all("t", &["short 1"], &spec(Q1, Some(5)));
+    bench.publish_all("t", &["short 2"], &spec(Q2, Some(5)));
+    bench.publish_all("t", &["long"], &spec(Q1, Some(100)));
+    party.leave(bench.now);
+    bench.pass(Duration::from_millis(9_001));
+    let mut party = bench.connect(&Guest::staying("c"));
+    let got = party.poll(bench.now);
+    // What was sent does not expire any more [MQTT-4.3.3-7].
+    assert_eq!(texts(&got), ["sent 1", "sent 2", "long"]);
+    assert_eq!(got.iter().map(|got| got.dup).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(got[2].expiry, Some(91));
+    assert_eq!(bench.sys("publish/messages/dropped/expired"), 2);
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Pair {
     }
 
     fn cut(&mut self) {
-        self.server.disconnect(self.now);
+        self.server.disconnect();
         self.lose_link();
     }
 
@@ -207,13 +207,10 @@ impl Pair {
         self.lose_link();
         let Terms { version, aliases, .. } = self.terms;
         let is_v5 = version == ProtocolVersion::V5;
-        self.server.connect(
-            NewLink {
-                receive_maximum: if is_v5 { receive_maximum } else { u16::MAX },
-                aliases: if is_v5 { aliases } else { 0 },
-            },
-            self.now,
-        );
+        self.server.connect(NewLink {
+            receive_maximum: if is_v5 { receive_maximum } else { u16::MAX },
+            aliases: if is_v5 { aliases } else { 0 },
+        });
         self.client.connect();
     }
 }

@@ -88,13 +88,14 @@ impl Server {
         crate::client::check("the server", &self.published, sent);
     }
 
-    pub fn connect(&mut self, new: NewLink, now: Instant) {
+    pub fn connect(&mut self, new: NewLink) {
         self.lose_connection();
         self.links += 1;
         let id = LinkId(self.links);
         let window = new.receive_maximum.min(LIMITS.max_inflight);
         let is_v5 = self.version == ProtocolVersion::V5;
-        let replaced = self.session.attach(Link {
+        // What is left in the outbox of one that it replaces was not sent, and must not have DUP later.
+        self.session.attach(Link {
             id,
             version: self.version,
             maximum_packet_size: if is_v5 { MAXIMUM_PACKET_SIZE as u32 } else { u32::MAX },
@@ -109,29 +110,21 @@ impl Server {
             blocked: None,
             watched: false,
             to_resend: 0,
+            untaken: 0,
             gated: None,
         });
-        self.watch_the_rest(replaced, now);
         self.monitor.connect(window);
         self.link = Some(id);
         self.woken = true;
     }
 
-    pub fn disconnect(&mut self, now: Instant) {
+    pub fn disconnect(&mut self) {
         if let Some(id) = self.link.take() {
             let timebase = Timebase::now();
-            let link = self.session.detach(id, &timebase);
-            assert!(link.is_some() && self.session.detach(id, &timebase).is_none());
-            self.watch_the_rest(link, now);
+            assert!(self.session.detach(id, &timebase).is_some());
+            assert!(self.session.detach(id, &timebase).is_none());
         }
         self.lose_connection();
-    }
-
-    /// What was in the outbox when the connection ended was sent as far as the session can know.
-    fn watch_the_rest(&mut self, link: Option<Box<Link>>, now: Instant) {
-        if let Some(mut link) = link {
-            self.watch(&bytes_of(link.outbox.take()), now);
-        }
     }
 
     fn lose_connection(&mut self) {
