@@ -28,8 +28,8 @@ use crate::topic::{TopicError, TopicName};
 pub struct NewConnection<'a> {
     /// The packet.
     pub connect: &'a Connect<'a>,
-    /// What it comes in on, by [`Broker::terms`].
-    pub terms: &'a Terms<'a>,
+    /// What was decided of it, by [`Broker::admission`].
+    pub admission: &'a Admission<'a>,
     /// Who sent it.
     pub identity: Arc<Identity>,
     /// Where it comes from.
@@ -40,9 +40,9 @@ pub struct NewConnection<'a> {
     pub now: Instant,
 }
 
-/// On what terms a client comes in: what can be said before anything is done for it.
+/// How a client would come in: what is decided before anything is done for it.
 #[derive(Debug)]
-pub struct Terms<'a> {
+pub struct Admission<'a> {
     /// Its Client Identifier.
     pub client_id: Cow<'a, str>,
     /// The Client Identifier is one we assigned [MQTT-3.1.3-6].
@@ -116,10 +116,10 @@ impl Refusal {
 }
 
 impl Broker {
-    /// On what terms a client would come in; nothing is done for it yet.
-    pub fn terms<'a>(&self, connect: &Connect<'a>) -> Result<Terms<'a>, Refusal> {
+    /// How a client would come in; nothing is done for it yet.
+    pub fn admission<'a>(&self, connect: &Connect<'a>) -> Result<Admission<'a>, Refusal> {
         let keep_alive = self.keep_alive(connect);
-        Ok(Terms {
+        Ok(Admission {
             client_id: self.client_id(connect)?,
             is_assigned: connect.client_id.is_empty(),
             server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
@@ -129,12 +129,12 @@ impl Broker {
 
     /// Gives a connection its session: the one that stands under its Client Identifier, or a new one.
     pub fn connect(&self, new: NewConnection<'_>) -> Result<Accepted, Refusal> {
-        let NewConnection { connect, terms, .. } = new;
+        let NewConnection { connect, admission, .. } = new;
         if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
-        let client_id = &*terms.client_id;
-        let keep_alive = terms.server_keep_alive.unwrap_or(connect.keep_alive);
+        let client_id = &*admission.client_id;
+        let keep_alive = admission.server_keep_alive.unwrap_or(connect.keep_alive);
         let lifetime = self.lifetime_of(connect);
         let will = self.check_will(connect)?;
         let link_id = self.next_link_id();

@@ -42,7 +42,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 pub use access::Denial;
-pub use connect::{Accepted, NewConnection, Refusal, Terms};
+pub use connect::{Accepted, Admission, NewConnection, Refusal};
 pub use counters::{Counter, Counters};
 pub use disconnect::Ending;
 pub use handle::{PeerAddress, SessionHandle, SessionState};

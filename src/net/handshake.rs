@@ -25,7 +25,7 @@ use super::scratch::{self, Scratch};
 use super::stream::ClientStream;
 use super::throttle::Throttle;
 use crate::auth::SCRAM_SHA_256;
-use crate::broker::{Broker, Counter, Ending, NewConnection, PeerAddress, Terms};
+use crate::broker::{Admission, Broker, Counter, Ending, NewConnection, PeerAddress};
 use crate::codec::{
     ConnAck, ConnAckProperties, Connect, DecodeError, Packet, PacketType, ProtocolVersion, ReasonCode,
     connect_version, decode_connect, read_header,
@@ -149,17 +149,17 @@ fn admit<S: ClientStream>(
     let broker = &shared.broker;
     let Known { identity, last_word, behind } = known;
     let now = Instant::now();
-    let terms = match broker.terms(connect) {
-        Ok(terms) => terms,
+    let admission = match broker.admission(connect) {
+        Ok(admission) => admission,
         Err(refusal) => return Err((stream, Failure::Refused(refusal))),
     };
-    let mut connack = connack(entrance, connect, &terms, last_word.as_deref());
+    let mut connack = connack(entrance, connect, &admission, last_word.as_deref());
     let maximum_packet_size = connect.properties.maximum_packet_size;
     // Before anything is done for the client: who cannot be told that it is accepted is not.
     if maximum_packet_size.is_some_and(|limit| !fits(&connack, connect.version, limit)) {
         return Err((stream, Failure::AnswerTooLarge(PacketType::ConnAck)));
     }
-    let new = NewConnection { connect, terms: &terms, identity: identity.clone(), peer, waker, now };
+    let new = NewConnection { connect, admission: &admission, identity: identity.clone(), peer, waker, now };
     let accepted = match broker.connect(new) {
         Ok(accepted) => accepted,
         Err(refusal) => return Err((stream, Failure::Refused(refusal))),
@@ -399,26 +399,26 @@ pub async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8
     let _: Result<_, _> = tokio::time::timeout(LINGER, goodbye).await;
 }
 
-/// What a client is told about its terms and the broker's limits, §3.2.
+/// What a client is told about its session and the broker's limits, §3.2.
 fn connack<'a>(
     entrance: &Entrance,
     connect: &Connect<'_>,
-    terms: &'a Terms<'_>,
+    admission: &'a Admission<'_>,
     last_word: Option<&'a [u8]>,
 ) -> ConnAck<'a> {
     let settings = &entrance.shared.broker.settings;
     let mut properties = ConnAckProperties::default();
     if connect.version == ProtocolVersion::V5 {
         properties = ConnAckProperties {
-            session_expiry_interval: terms.session_expiry_interval,
+            session_expiry_interval: admission.session_expiry_interval,
             receive_maximum: entrance.receive_maximum(),
             maximum_qos: (settings.maximum_qos < crate::codec::QoS::ExactlyOnce)
                 .then_some(settings.maximum_qos),
             retain_available: (!settings.retained.available).then_some(false),
             maximum_packet_size: Some(entrance.limits.max_packet_size),
-            assigned_client_identifier: terms.is_assigned.then_some(&*terms.client_id),
+            assigned_client_identifier: admission.is_assigned.then_some(&*admission.client_id),
             topic_alias_maximum: (settings.topic_alias_maximum > 0).then_some(settings.topic_alias_maximum),
-            server_keep_alive: terms.server_keep_alive,
+            server_keep_alive: admission.server_keep_alive,
             authentication_method: last_word.map(|_| SCRAM_SHA_256),
             authentication_data: last_word,
             ..ConnAckProperties::default()

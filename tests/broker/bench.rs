@@ -178,7 +178,7 @@ impl Bench {
         let connect = guest.packet();
         let new = NewConnection {
             connect: &connect,
-            terms: &self.broker.terms(&connect)?,
+            admission: &self.broker.admission(&connect)?,
             identity: Arc::new(Identity::anonymous()),
             peer: None,
             waker: Waker::from(wakes.clone()),
