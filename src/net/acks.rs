@@ -63,10 +63,7 @@ impl Acks {
         if waits {
             return self.push(CommitSeq::default(), store, pool, |bytes| bytes.extend_from_slice(packet));
         }
-        if self.ready.capacity() == 0 {
-            self.ready = pool.take();
-        }
-        self.ready.extend_from_slice(packet);
+        self.ready_buffer(pool).extend_from_slice(packet);
     }
 
     /// Where to write what waits for nothing, if nothing before it does.
@@ -80,10 +77,14 @@ impl Acks {
         if self.held.is_some() || !nothing_to_wait_for {
             return None;
         }
+        Some(self.ready_buffer(pool))
+    }
+
+    fn ready_buffer(&mut self, pool: &mut BufferPool) -> &mut Vec<u8> {
         if self.ready.capacity() == 0 {
             self.ready = pool.take();
         }
-        Some(&mut self.ready)
+        &mut self.ready
     }
 
     /// Moves to the ready ones what the store has committed meanwhile. If some are left, the connection will be

@@ -123,6 +123,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Of the client's DISCONNECT.
+    pub fn of_disconnect(reason: ReasonCode) -> Self {
+        match reason {
+            ReasonCode::Success => Self::Disconnected,
+            reason => Self::DisconnectedWith(reason),
+        }
+    }
+
     /// Of a socket that failed to be read from or written to.
     pub fn from_io(error: io::Error) -> Self {
         // In TLS: closed without a word, as a client that is killed does on any transport.

@@ -532,10 +532,7 @@ impl Inbound {
             discard_will: packet.reason == ReasonCode::Success,
             session_expiry_interval: packet.session_expiry_interval,
         }));
-        match packet.reason {
-            ReasonCode::Success => Failure::Disconnected,
-            reason => Failure::DisconnectedWith(reason),
-        }
+        Failure::of_disconnect(packet.reason)
     }
 
     /// Owes a packet to the client.

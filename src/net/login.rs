@@ -17,9 +17,7 @@ use super::peer::Peer;
 use super::tls::{Certificate, ClientCertificate};
 use crate::auth::{CertificateNames, Credentials, Identity, Refused, SCRAM_SHA_256, Why};
 use crate::broker::{Counter, Refusal};
-use crate::codec::{
-    Auth, Connect, DecodeError, Disconnect, Packet, PacketType, ReasonCode, decode, read_header,
-};
+use crate::codec::{Auth, Connect, DecodeError, Packet, PacketType, ReasonCode, decode, read_header};
 
 /// An AUTH packet of a client that is not known yet is at most this long, in bytes.
 const LONGEST_AUTH: usize = 8 * 1024;
@@ -141,10 +139,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
             authentication_data,
             ..
         }) => auth.finish_scram(exchange, authentication_data.unwrap_or_default()),
-        Packet::Disconnect(Disconnect { reason: ReasonCode::Success, .. }) => {
-            return Err(Failure::Disconnected);
-        }
-        Packet::Disconnect(Disconnect { reason, .. }) => return Err(Failure::DisconnectedWith(reason)),
+        Packet::Disconnect(packet) => return Err(Failure::of_disconnect(packet.reason)),
         packet => return Err(Failure::UnexpectedPacket(packet.packet_type())),
     };
     Ok(outcome.map(|(identity, last_word)| (identity, Some(last_word))))
